@@ -1,0 +1,2 @@
+//! The `gobo` binary.
+fn main() {}
