@@ -1,0 +1,3 @@
+//! The HTTP face: one router, composed of one room per concern.
+
+pub mod problem;

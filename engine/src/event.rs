@@ -1,0 +1,171 @@
+//! Events and batches of events, as they come from a source and go to a plugin.
+
+use std::ops::Range;
+
+use uuid::Uuid;
+
+use crate::frame::{Field, FrameError, Reader};
+
+/// The global order of events: strictly increasing, may have holes, 0 is before the first event.
+pub type Position = i64;
+
+/// Microseconds since 2000-01-01 00:00:00 UTC, PostgreSQL's own count.
+pub type Micros = i64;
+
+/// Microseconds from the Unix epoch to PostgreSQL's.
+pub const UNIX_TO_POSTGRES_MICROS: i64 = 946_684_800_000_000;
+
+/// The present moment by this host's clock. Only for measuring and reporting: no result depends on it.
+pub fn now_micros() -> Micros {
+    let since_unix = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| {
+            i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
+        });
+    since_unix - UNIX_TO_POSTGRES_MICROS
+}
+
+/// What the engine itself needs to know of an event; the rest stays in the tuple.
+#[derive(Debug, Clone)]
+pub struct EventHead {
+    /// Its place in the global order.
+    pub position: Position,
+    /// Its identity.
+    pub event_id: Uuid,
+    /// When it was stored.
+    pub recorded_at: Micros,
+    tuple: Range<usize>,
+    stream_id: Range<usize>,
+    kind: Range<usize>,
+}
+
+/// Consecutive events of a source (those of unwanted types left out), in ascending order of position.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    frame: Vec<u8>,
+    events: Vec<EventHead>,
+    /// Every event at or below this position is in this batch, or before it, or not wanted.
+    pub through: Position,
+}
+
+/// How many fields an event's tuple has (FRAMES.md, "begin").
+pub const EVENT_FIELDS: usize = 9;
+
+impl Batch {
+    /// An empty batch which says that nothing is wanted up to `through`.
+    pub fn empty(through: Position) -> Self {
+        Self {
+            through,
+            ..Self::default()
+        }
+    }
+
+    /// Appends one event, given as a tuple of nine fields.
+    pub fn push(&mut self, tuple: &[u8]) -> Result<(), FrameError> {
+        let mut fields: Vec<Field<'_>> = Vec::with_capacity(EVENT_FIELDS);
+        Reader::new(tuple).tuple(&mut fields)?;
+        let start = self.frame.len();
+        let malformed = |what: &str| FrameError {
+            at: start,
+            what: format!("event tuple: {what}"),
+        };
+        if fields.len() != EVENT_FIELDS {
+            return Err(malformed("not nine fields"));
+        }
+        let int8 = |field: Field<'_>, what: &str| {
+            field
+                .and_then(|bytes| bytes.try_into().ok())
+                .map(i64::from_be_bytes)
+                .ok_or_else(|| malformed(what))
+        };
+        let place = |field: Field<'_>, what: &str| -> Result<Range<usize>, FrameError> {
+            let bytes = field.ok_or_else(|| malformed(what))?;
+            std::str::from_utf8(bytes).map_err(|_| malformed(what))?;
+            let offset = bytes.as_ptr().addr() - tuple.as_ptr().addr();
+            Ok(start + offset..start + offset + bytes.len())
+        };
+        let head = EventHead {
+            position: int8(fields[0], "position")?,
+            stream_id: place(fields[1], "stream_id")?,
+            kind: place(fields[3], "type")?,
+            event_id: fields[6]
+                .and_then(|bytes| Uuid::from_slice(bytes).ok())
+                .ok_or_else(|| malformed("event_id"))?,
+            recorded_at: int8(fields[8], "recorded_at")?,
+            tuple: start..start + tuple.len(),
+        };
+        place(fields[4], "data")?;
+        self.frame.extend_from_slice(tuple);
+        self.events.push(head);
+        Ok(())
+    }
+
+    /// Appends event `index` of `other`.
+    pub fn push_from(&mut self, other: &Batch, index: usize) {
+        let head = &other.events[index];
+        let start = self.frame.len();
+        let moved = |range: &Range<usize>| {
+            range.start - head.tuple.start + start..range.end - head.tuple.start + start
+        };
+        self.frame
+            .extend_from_slice(&other.frame[head.tuple.clone()]);
+        self.events.push(EventHead {
+            tuple: moved(&head.tuple),
+            stream_id: moved(&head.stream_id),
+            kind: moved(&head.kind),
+            ..head.clone()
+        });
+    }
+
+    /// The events of `range` as a batch of their own, which reaches through the last of them.
+    pub fn slice(&self, range: Range<usize>) -> Batch {
+        let mut part = Batch::empty(self.through);
+        for index in range {
+            part.push_from(self, index);
+        }
+        if let Some(last) = part.events.last() {
+            part.through = last.position;
+        }
+        part
+    }
+
+    /// All tuples, one after the other: the frame that `begin` takes.
+    pub fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+
+    /// The events' heads, in order.
+    pub fn events(&self) -> &[EventHead] {
+        &self.events
+    }
+
+    /// How many events there are.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether there is no event.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// The stream of event `index`.
+    pub fn stream_id(&self, index: usize) -> &str {
+        self.text(&self.events[index].stream_id)
+    }
+
+    /// The type of event `index`.
+    pub fn kind(&self, index: usize) -> &str {
+        self.text(&self.events[index].kind)
+    }
+
+    /// The tuple of event `index`.
+    pub fn tuple(&self, index: usize) -> &[u8] {
+        &self.frame[self.events[index].tuple.clone()]
+    }
+
+    fn text(&self, range: &Range<usize>) -> &str {
+        // Checked when the event was pushed.
+        std::str::from_utf8(&self.frame[range.clone()]).unwrap_or_default()
+    }
+}
