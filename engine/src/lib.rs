@@ -1,8 +1,10 @@
 //! Gobo: a projection engine for PostgreSQL.
 
 // The flow, top to bottom.
+pub mod descriptor;
 pub mod event;
 pub mod frame;
+pub mod read_model;
 
 // The control plane.
 pub mod api;
