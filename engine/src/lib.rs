@@ -4,6 +4,7 @@
 pub mod descriptor;
 pub mod event;
 pub mod frame;
+pub mod host;
 pub mod read_model;
 
 // The control plane.
