@@ -171,19 +171,18 @@ impl<'a> FromSql<'a> for Raw<'a> {
     }
 }
 
-impl ToSql for Raw<'_> {
+/// A parameter that is already in PostgreSQL's binary format.
+#[derive(Debug)]
+pub struct RawParam(pub Vec<u8>);
+
+impl ToSql for RawParam {
     fn to_sql(
         &self,
         _: &Type,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
-        match self.0 {
-            None => Ok(IsNull::Yes),
-            Some(bytes) => {
-                out.extend_from_slice(bytes);
-                Ok(IsNull::No)
-            }
-        }
+        out.extend_from_slice(&self.0);
+        Ok(IsNull::No)
     }
 
     fn accepts(_: &Type) -> bool {

@@ -1,6 +1,7 @@
 //! Gobo: a projection engine for PostgreSQL.
 
 // The flow, top to bottom.
+pub mod change;
 pub mod descriptor;
 pub mod event;
 pub mod frame;
