@@ -7,3 +7,4 @@ pub mod frame;
 // The control plane.
 pub mod api;
 pub mod db;
+pub mod migrate;
