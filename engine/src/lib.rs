@@ -11,3 +11,4 @@ pub mod read_model;
 // The control plane.
 pub mod api;
 pub mod db;
+pub mod migrate;
