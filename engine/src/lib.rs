@@ -3,6 +3,7 @@
 // The flow, top to bottom.
 pub mod event;
 pub mod frame;
+pub mod source;
 
 // The control plane.
 pub mod api;
