@@ -4,6 +4,8 @@
 pub mod descriptor;
 pub mod event;
 pub mod frame;
+pub mod progress;
+pub mod query;
 pub mod read_model;
 
 // The control plane.
