@@ -1,16 +1,15 @@
 //! Gobo: a projection engine for PostgreSQL.
 
 // The flow, top to bottom.
-pub mod event;
-pub mod store;
-pub mod source;
-pub mod descriptor;
-pub mod host;
-pub mod frame;
 pub mod change;
+pub mod descriptor;
+pub mod event;
+pub mod frame;
+pub mod host;
 pub mod projection;
-pub mod read_model;
 pub mod query;
+pub mod read_model;
+pub mod source;
 
 // The control plane.
 pub mod api;
