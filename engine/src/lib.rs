@@ -10,3 +10,4 @@ pub mod read_model;
 // The control plane.
 pub mod api;
 pub mod db;
+pub mod migrate;

@@ -1,1 +1,15 @@
-//! x
+//! What the system tests stand on: a PostgreSQL server of their own, the built engine as a process,
+//! the built plugins, and waiting without sleeping.
+//!
+//! Everything here panics when it fails, naming what it was about: its callers are tests.
+
+mod build;
+mod database;
+mod engine;
+mod wait;
+
+pub use build::{gobo_binary, wasm, wasm_bytes, workspace};
+pub use database::{Database, connect, shared_cluster};
+pub use engine::{Answer, Gobo, Refusal};
+pub use gobo_cluster::{Cluster, Options, Signal};
+pub use wait::{PATIENCE, wait_for, wait_until};

@@ -1,0 +1,6 @@
+//! The system tests: one module per part of the specification.
+
+// Clippy knows only functions marked `#[test]` as tests, not what they call.
+#![allow(clippy::unwrap_used)]
+
+mod cluster;

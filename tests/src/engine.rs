@@ -1,0 +1,332 @@
+//! The built engine as a process of its own, spoken to over HTTP.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use gobo_cluster::supervise::Task;
+use gobo_cluster::{Signal, Supervised};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::build::gobo_binary;
+use crate::wait::{PATIENCE, wait_until};
+
+/// What the engine prints when it accepts requests.
+const LISTENING: &str = "listening on http://";
+
+/// A running `gobo serve`. It ends when this is dropped or when the test process ends; when the test
+/// fails, the end of its log is printed.
+#[derive(Debug)]
+pub struct Gobo {
+    process: Supervised,
+    url: String,
+    log: PathBuf,
+    config: PathBuf,
+    agent: ureq::Agent,
+    /// Holds the configuration and the log.
+    folder: TempDir,
+}
+
+/// An engine that ended instead of serving.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Its exit code.
+    pub code: i32,
+    /// Everything it printed.
+    pub log: String,
+}
+
+/// An HTTP answer, whatever its status.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The headers in their order, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Gobo {
+    /// Serves `database` on a free port. `tables` is appended to the configuration, for example
+    /// `[limits]\nbatch_time = "1s"`.
+    pub fn start(database: &str, tables: &str) -> Gobo {
+        Gobo::try_start(database, tables)
+            .unwrap_or_else(|refusal| panic!("gobo did not start: {}", refusal.log))
+    }
+
+    /// The same for an engine that may refuse to start.
+    pub fn try_start(database: &str, tables: &str) -> Result<Gobo, Refusal> {
+        Gobo::try_serve(&format!(
+            "listen = \"127.0.0.1:0\"\n\n[database]\nurl = {database:?}\n\n{tables}\n"
+        ))
+    }
+
+    /// Serves with exactly this configuration.
+    pub fn try_serve(config: &str) -> Result<Gobo, Refusal> {
+        let folder = tempfile::Builder::new()
+            .prefix("gobo-test-")
+            .tempdir()
+            .expect("a temporary folder");
+        let path = folder.path().join("gobo.toml");
+        std::fs::write(&path, config).expect("write gobo.toml");
+        let log = folder.path().join("gobo.log");
+        let (process, url) = serve(&path, &log, folder.path())?;
+        let settings = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(PATIENCE));
+        Ok(Gobo {
+            process,
+            url,
+            log,
+            config: path,
+            agent: settings.build().into(),
+            folder,
+        })
+    }
+
+    /// Starts the ended (or killed) engine again with the same configuration, on another port.
+    pub fn start_again(&mut self) {
+        self.terminate();
+        let served = serve(&self.config, &self.log, self.folder.path());
+        let (process, url) =
+            served.unwrap_or_else(|refusal| panic!("gobo did not start again: {}", refusal.log));
+        self.process = process;
+        self.url = url;
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A folder of this engine that goes with it: a place for watched plugins.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Everything that the engine has printed.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The engine's process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// `GET path`
+    pub fn get(&self, path: &str) -> Answer {
+        self.try_get(path)
+            .unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    /// `GET path` for an engine that may be down.
+    pub fn try_get(&self, path: &str) -> Result<Answer, ureq::Error> {
+        self.agent
+            .get(format!("{}{path}", self.url))
+            .call()
+            .and_then(Answer::read)
+    }
+
+    /// `POST path` with a JSON body.
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.try_post(path, body)
+            .unwrap_or_else(|error| panic!("POST {path}: {error}"))
+    }
+
+    /// `POST path` with a JSON body for an engine that may be down.
+    pub fn try_post(&self, path: &str, body: &Value) -> Result<Answer, ureq::Error> {
+        self.agent
+            .post(format!("{}{path}", self.url))
+            .send_json(body)
+            .and_then(Answer::read)
+    }
+
+    /// `PUT path` with raw bytes.
+    pub fn put_bytes(&self, path: &str, body: &[u8]) -> Answer {
+        let request = self
+            .agent
+            .put(format!("{}{path}", self.url))
+            .content_type("application/octet-stream");
+        request
+            .send(body)
+            .and_then(Answer::read)
+            .unwrap_or_else(|error| panic!("PUT {path}: {error}"))
+    }
+
+    /// Any method, headers and body.
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body).expect("a well-formed request");
+        let sent = self.agent.run(request).and_then(Answer::read);
+        sent.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// Deploys the built guest `package` under its own name and returns the answer.
+    pub fn deploy(&self, package: &str) -> Answer {
+        let module = crate::build::wasm_bytes(package);
+        self.request(
+            "POST",
+            "/admin/projections",
+            &[("content-type", "application/wasm")],
+            &module,
+        )
+    }
+
+    /// Runs another `gobo` command against this engine.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(gobo_binary());
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(environment())
+            .env("GOBO_URL", &self.url);
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        command.output().expect("gobo can be run")
+    }
+
+    /// SIGKILL: the engine ends without being asked.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("kill the engine");
+    }
+
+    /// SIGSTOP: the engine freezes.
+    pub fn stop(&mut self) {
+        self.process
+            .signal(Signal::Stop)
+            .expect("freeze the engine");
+    }
+
+    /// SIGCONT: a frozen engine goes on.
+    pub fn cont(&mut self) {
+        self.process
+            .signal(Signal::Continue)
+            .expect("wake the engine");
+    }
+
+    /// SIGTERM, and waits for the end. Returns the exit code.
+    pub fn terminate(&mut self) -> i32 {
+        self.process.stop().expect("end the engine")
+    }
+
+    /// Waits until the engine ends by itself and returns its exit code.
+    pub fn wait(&mut self) -> i32 {
+        self.process.wait(PATIENCE).expect("the engine ends")
+    }
+}
+
+impl Drop for Gobo {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(100)..].join("\n");
+            eprintln!(
+                "--- the end of the log of gobo {} ---\n{end}\n--- end ---",
+                self.url
+            );
+        }
+    }
+}
+
+impl Answer {
+    fn read(response: ureq::http::Response<ureq::Body>) -> Result<Answer, ureq::Error> {
+        let (head, mut body) = response.into_parts();
+        let headers = head.headers.iter();
+        let headers = headers.map(|(name, value)| {
+            (
+                name.to_string(),
+                String::from_utf8_lossy(value.as_bytes()).into(),
+            )
+        });
+        Ok(Answer {
+            status: head.status.as_u16(),
+            headers: headers.collect(),
+            body: body.with_config().limit(1 << 30).read_to_vec()?,
+        })
+    }
+
+    /// The first header of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error} in {:?}", self.text()))
+    }
+
+    /// Fails unless the status is `status`, showing the body; returns the answer.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Answer {
+        assert_eq!(self.status, status, "{}", self.text());
+        self
+    }
+}
+
+/// Starts the engine and waits for its address.
+fn serve(config: &Path, log: &Path, folder: &Path) -> Result<(Supervised, String), Refusal> {
+    let seen = std::fs::metadata(log).map_or(0, |found| found.len());
+    let task = Task {
+        program: gobo_binary().to_owned(),
+        arguments: vec!["serve".into(), "--config".into(), config.into()],
+        environment: environment(),
+        folder: folder.to_owned(),
+        log: log.to_owned(),
+        stop: Signal::Term,
+        grace: Duration::from_secs(30),
+        remove: None,
+    };
+    let mut process = Supervised::start(&task).expect("start the engine");
+    let url = wait_until("gobo to listen", || {
+        let ended = process.ended().expect("look at the engine");
+        let bytes = std::fs::read(log).unwrap_or_default();
+        let printed =
+            String::from_utf8_lossy(&bytes[bytes.len().min(seen as usize)..]).into_owned();
+        if let Some(code) = ended {
+            return Ok(Err(Refusal { code, log: printed }));
+        }
+        let line = printed
+            .split_inclusive('\n')
+            .find(|line| line.ends_with('\n') && line.contains(LISTENING));
+        let address = line
+            .and_then(|line| line.split_once(LISTENING))
+            .and_then(|(_, rest)| rest.split_whitespace().next());
+        address
+            .map(|address| Ok(format!("http://{address}")))
+            .ok_or(printed)
+    })?;
+    Ok((process, url))
+}
+
+/// Nothing of the caller's settings reaches the engine.
+fn environment() -> Vec<(OsString, OsString)> {
+    let kept = ["PATH", "HOME", "TMPDIR"]
+        .into_iter()
+        .filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+    kept.chain([("RUST_BACKTRACE".into(), "1".into())])
+        .collect()
+}
