@@ -1,6 +1,7 @@
 //! Read models: typed columns, a key, and the tables that hold their rows.
 
 pub mod column;
+pub mod schema;
 
 pub use column::{Column, ColumnType, Scalar};
 
