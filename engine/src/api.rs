@@ -4,7 +4,9 @@ pub mod admin;
 pub mod guard;
 pub mod health;
 pub mod problem;
+pub mod read;
 pub mod server;
+pub mod streams;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

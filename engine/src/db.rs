@@ -101,6 +101,13 @@ impl Database {
         Ok((client, receiver))
     }
 
+    /// Asks the server to stop what the session is doing. It may come too late, and then stop nothing or the session's
+    /// next statement; that fails with SQLSTATE 57014.
+    pub async fn cancel(&self, client: &Client) {
+        // Without it the statement goes on to its end, which costs time and nothing else.
+        let _ = client.cancel_token().cancel_query(self.tls.clone()).await;
+    }
+
     /// A pool of at most `size` sessions.
     pub fn pool(&self, purpose: &str, size: usize, settings: &[(&str, &str)]) -> Pool {
         let manager = Manager::from_config(
@@ -171,19 +178,18 @@ impl<'a> FromSql<'a> for Raw<'a> {
     }
 }
 
-impl ToSql for Raw<'_> {
+/// A parameter that is already in PostgreSQL's binary format.
+#[derive(Debug)]
+pub struct RawParam(pub Vec<u8>);
+
+impl ToSql for RawParam {
     fn to_sql(
         &self,
         _: &Type,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
-        match self.0 {
-            None => Ok(IsNull::Yes),
-            Some(bytes) => {
-                out.extend_from_slice(bytes);
-                Ok(IsNull::No)
-            }
-        }
+        out.extend_from_slice(&self.0);
+        Ok(IsNull::No)
     }
 
     fn accepts(_: &Type) -> bool {

@@ -255,6 +255,11 @@ impl Host {
 }
 
 impl Plugin {
+    /// The limits that it runs under.
+    pub fn limits(&self) -> &Limits {
+        &self.compiled.limits
+    }
+
     /// Starts a batch in a fresh instance, which holds the decoded events for `resume`, and the log lines that explain a
     /// failure. There is none when the host could not make it.
     pub fn begin(&self, batch: &[u8]) -> (Option<Instance>, Result<Step, CallError>) {
