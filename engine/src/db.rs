@@ -223,3 +223,11 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
         }
     }
 }
+
+/// The same for a connection that was asked of a pool.
+pub fn describe_pool(error: &deadpool_postgres::PoolError) -> String {
+    match error {
+        deadpool_postgres::PoolError::Backend(error) => describe(error),
+        other => format!("no database connection is free: {other}"),
+    }
+}

@@ -18,11 +18,18 @@ pub struct Migration {
 }
 
 /// Every step that this engine knows, in order. A step that has been released is never edited: add another one.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "0001_events.sql",
-    sql: include_str!("../migrations/0001_events.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "0001_events.sql",
+        sql: include_str!("../migrations/0001_events.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "0002_projections.sql",
+        sql: include_str!("../migrations/0002_projections.sql"),
+    },
+];
 
 /// Keeps engines that start at once from migrating at once.
 const LOCK: i64 = 0x676f_626f_0001;

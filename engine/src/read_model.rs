@@ -3,6 +3,7 @@
 pub mod column;
 pub mod jsonb;
 pub mod rows;
+pub mod schema;
 pub mod unnest;
 pub mod value;
 pub mod writer;
