@@ -24,6 +24,7 @@ use crate::progress::Progress;
 use crate::read_model::writer::Target;
 use crate::source::Source;
 use session::Session;
+pub(crate) use session::writer_purpose;
 
 /// What a loop works on.
 #[derive(Clone)]

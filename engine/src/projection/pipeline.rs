@@ -114,7 +114,9 @@ async fn read(
         };
         if batch.through <= after {
             drop(place);
-            job.source.wait_past(after).await;
+            if let Err(error) = job.source.wait_past(after).await {
+                return error.into();
+            }
             continue;
         }
         after = batch.through;
