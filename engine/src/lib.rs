@@ -3,8 +3,10 @@
 // The flow, top to bottom.
 pub mod event;
 pub mod frame;
+pub mod store;
 
 // The control plane.
 pub mod api;
 pub mod db;
+pub mod import;
 pub mod migrate;
