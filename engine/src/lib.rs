@@ -7,6 +7,7 @@ pub mod store;
 
 // The control plane.
 pub mod api;
+pub mod cli;
 pub mod db;
 pub mod import;
 pub mod migrate;
