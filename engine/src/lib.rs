@@ -1,18 +1,32 @@
 //! Gobo: a projection engine for PostgreSQL.
+//!
+//! ```text
+//! append / foreign writers -> events -> source -> batch -> plugin (begin -> rows -> resume) -> changes
+//!                                                            |  one transaction: rows + checkpoint + fence
+//!        HTTP readers <- query <- read-model tables <--------+
+//! ```
 
 // The flow, top to bottom.
-pub mod change;
-pub mod descriptor;
 pub mod event;
-pub mod frame;
-pub mod host;
-pub mod projection;
-pub mod query;
-pub mod read_model;
+pub mod store;
+pub mod import;
 pub mod source;
-
-// The control plane.
-pub mod api;
-pub mod db;
-pub mod migrate;
+pub mod host;
+pub mod descriptor;
+pub mod frame;
+pub mod change;
+pub mod projection;
+pub mod read_model;
 pub mod progress;
+pub mod query;
+
+// The control plane: it calls the flow, never the other way round.
+pub mod registry;
+pub mod deploy;
+pub mod ownership;
+pub mod api;
+pub mod config;
+pub mod cli;
+pub mod migrate;
+pub mod db;
+pub mod shutdown;

@@ -1,0 +1,6 @@
+//! The command line: one file per command.
+
+pub mod append;
+pub mod engine;
+pub mod events;
+pub mod import;
