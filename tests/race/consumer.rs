@@ -25,9 +25,7 @@ pub(crate) fn config(fence: Fence) -> SourceConfig {
             version: column("number"),
             kind: column("kind"),
             data: column("body"),
-            metadata: Field::Expression(Expression {
-                sql: "null".into(),
-            }),
+            metadata: Field::Expression(Expression { sql: "null".into() }),
             event_id: column("id"),
             occurred_at: column("at"),
             recorded_at: column("at"),
@@ -58,9 +56,10 @@ impl<'a> Consumer<'a> {
         types: Option<&[&str]>,
     ) -> Self {
         let setup = format!(
-            "create table public.{name} (n bigserial, seq bigint not null, id uuid not null);
-             create table public.{name}_checkpoint (position bigint not null, last bigint, id uuid);
-             insert into public.{name}_checkpoint values (0, null, null)"
+            "create schema if not exists consumed;
+             create table consumed.of_{name} (n bigserial, seq bigint not null, id uuid not null);
+             create table consumed.of_{name}_checkpoint (position bigint not null, last bigint, id uuid);
+             insert into consumed.of_{name}_checkpoint values (0, null, null)"
         );
         database.execute(&setup).await;
         let types: Option<Vec<String>> =
@@ -97,11 +96,15 @@ impl<'a> Consumer<'a> {
 
     /// Waits until everything up to `position` is applied.
     pub(crate) async fn has_reached(&self, position: i64) {
-        let sql = format!("select position from public.{}_checkpoint", self.name);
+        let sql = format!("select position from consumed.of_{}_checkpoint", self.name);
         wait_for(&format!("{} to reach {position}", self.name), async || {
             assert!(!self.task.is_finished(), "{} has ended", self.name);
             let reached = self.database.query_i64(&sql).await;
-            if reached >= position { Ok(()) } else { Err(reached) }
+            if reached >= position {
+                Ok(())
+            } else {
+                Err(reached)
+            }
         })
         .await;
     }
@@ -115,9 +118,9 @@ impl<'a> Consumer<'a> {
         };
         let sql = format!(
             "select (select count(*) from (select seq, id from sales.ledger where {filter}) e
-                       full join public.{name} c using (seq, id) where e.seq is null or c.n is null)
-                  + (select count(*) - count(distinct seq) from public.{name})
-                  + (select count(*) from (select seq - lag(seq) over (order by n) as step from public.{name}) s
+                       full join consumed.of_{name} c using (seq, id) where e.seq is null or c.n is null)
+                  + (select count(*) - count(distinct seq) from consumed.of_{name})
+                  + (select count(*) from (select seq - lag(seq) over (order by n) as step from consumed.of_{name}) s
                       where step <= 0)"
         );
         self.database.query_i64(&sql).await
@@ -156,13 +159,11 @@ async fn consume(
         return Err(Stop::Lost("no connection".into()));
     };
     tokio::spawn(connection);
-    client
-        .batch_execute("set synchronous_commit = off")
-        .await?;
+    client.batch_execute("set synchronous_commit = off").await?;
     let mut reader = source.reader();
     let row = client
         .query_one(
-            &format!("select position, last, id from public.{name}_checkpoint"),
+            &format!("select position, last, id from consumed.of_{name}_checkpoint"),
             &[],
         )
         .await?;
@@ -203,9 +204,9 @@ async fn apply(client: &Client, name: &str, batch: &Batch) -> Result<(), Stop> {
     let id = ids.last().copied();
     let sql = format!(
         "with given as (
-             insert into public.{name} (seq, id)
+             insert into consumed.of_{name} (seq, id)
              select p, i from unnest($1::int8[], $2::uuid[]) with ordinality as given (p, i, n) order by n)
-         update public.{name}_checkpoint
+         update consumed.of_{name}_checkpoint
             set position = $3, last = coalesce($4, last), id = coalesce($5, id)"
     );
     client

@@ -145,9 +145,7 @@ impl Writer {
     async fn write(&mut self, client: &Client) -> Result<(), Error> {
         // A transaction that was answered may be lost by a crash: then its events must not have been kept either.
         if self.number.is_multiple_of(2) {
-            client
-                .batch_execute("set synchronous_commit = off")
-                .await?;
+            client.batch_execute("set synchronous_commit = off").await?;
         }
         while !self.stopped() {
             // The first writer never writes in a transaction of several statements, the others seldom do not.
@@ -247,14 +245,23 @@ impl Writer {
         self.insert(client).await?;
         self.pause(10).await;
         self.prepared += 1;
-        let gid = format!("{}-{}-{}", self.number, self.prepared, self.chance.below(u64::MAX));
+        let gid = format!(
+            "{}-{}-{}",
+            self.number,
+            self.prepared,
+            self.chance.below(u64::MAX)
+        );
         client
             .batch_execute(&format!("prepare transaction '{gid}'"))
             .await?;
         // The session goes on while it hangs in the air.
         self.insert(client).await?;
         self.pause(60).await;
-        let verb = if self.chance.below(3) == 0 { "rollback" } else { "commit" };
+        let verb = if self.chance.below(3) == 0 {
+            "rollback"
+        } else {
+            "commit"
+        };
         client
             .batch_execute(&format!("{verb} prepared '{gid}'"))
             .await
@@ -265,7 +272,11 @@ impl Writer {
     }
 
     async fn end(&mut self, client: &Client) -> Result<(), Error> {
-        let end = if self.chance.below(10) < 3 { "rollback" } else { "commit" };
+        let end = if self.chance.below(10) < 3 {
+            "rollback"
+        } else {
+            "commit"
+        };
         client.batch_execute(end).await
     }
 
