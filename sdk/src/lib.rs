@@ -106,8 +106,9 @@ pub mod prelude {
     pub use std::borrow::Cow;
 
     pub use crate::{
-        Date, Decimal, Error, Events, Json, JsonText, Level, Meta, OnChange, Projection, ReadModel, Result,
-        Rounding, Rows, Text, Timestamp, Upcast, Uuid, bail, ensure, export, payload, upcast,
+        Date, Decimal, Error, Events, Json, JsonText, Level, Meta, OnChange, Projection, ReadModel,
+        Result, Rounding, Rows, Text, Timestamp, Upcast, Uuid, bail, ensure, export, payload,
+        upcast,
     };
 }
 
@@ -128,7 +129,8 @@ macro_rules! export {
             const NAME: &'static str = $name;
             const VERSION: &'static str = env!("CARGO_PKG_VERSION");
         }
-        const _: () = $crate::private::check_projection_name(<$projection as $crate::Exported>::NAME);
+        const _: () =
+            $crate::private::check_projection_name(<$projection as $crate::Exported>::NAME);
         $crate::__export_guest!($projection);
     };
 }

@@ -7,7 +7,12 @@ const AVERAGE_SCALE: u32 = 8;
 
 /// One row per order.
 #[derive(ReadModel, Clone)]
-#[read_model(table = "orders", per_stream, index(user_id, status), index(symbol, status))]
+#[read_model(
+    table = "orders",
+    per_stream,
+    index(user_id, status),
+    index(symbol, status)
+)]
 pub struct Order {
     /// The order's own identifier.
     #[key]
@@ -110,10 +115,12 @@ impl Projection for Orders {
             OrderEvent::OrderMatched(matched) => {
                 rows.modify::<Order, _>(&matched.order_id, |order| order.fill(matched, at))??;
             }
-            OrderEvent::OrderCancelled(cancelled) => rows.modify::<Order, _>(&cancelled.order_id, |order| {
-                order.status = Status::Cancelled;
-                order.updated_at = at.occurred_at;
-            })?,
+            OrderEvent::OrderCancelled(cancelled) => {
+                rows.modify::<Order, _>(&cancelled.order_id, |order| {
+                    order.status = Status::Cancelled;
+                    order.updated_at = at.occurred_at;
+                })?
+            }
         }
         Ok(())
     }
@@ -140,8 +147,16 @@ impl Order {
     fn fill(&mut self, matched: &Matched<'_>, at: &Meta<'_>) -> Result {
         self.filled += matched.quantity;
         self.notional += matched.price * matched.quantity;
-        self.average_price = Some(self.notional.div(self.filled, AVERAGE_SCALE, Rounding::HalfUp)?);
-        self.status = if self.filled >= self.quantity { Status::Filled } else { Status::PartiallyFilled };
+        self.average_price = Some(self.notional.div(
+            self.filled,
+            AVERAGE_SCALE,
+            Rounding::HalfUp,
+        )?);
+        self.status = if self.filled >= self.quantity {
+            Status::Filled
+        } else {
+            Status::PartiallyFilled
+        };
         self.updated_at = at.occurred_at;
         Ok(())
     }
