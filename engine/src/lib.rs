@@ -12,8 +12,16 @@ pub mod projection;
 pub mod read_model;
 pub mod query;
 
-// The control plane.
+// The control plane: it calls the flow, never the other way round.
+pub mod runtime;
+pub mod config;
+pub mod registry;
+pub mod deploy;
+pub mod import;
 pub mod api;
+pub mod cli;
 pub mod db;
 pub mod migrate;
 pub mod progress;
+pub mod shutdown;
+pub mod sources;

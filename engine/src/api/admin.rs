@@ -20,6 +20,7 @@ use crate::deploy::{Action, DeployError, Deployer, Origin};
 use crate::host::LoadError;
 use crate::read_model::schema::SchemaError;
 use crate::registry::{LoadingError, Registry};
+use crate::sources::Sources;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -30,6 +31,8 @@ pub struct Admin {
     pub registry: Arc<Registry>,
     /// Deploys.
     pub deployer: Arc<Deployer>,
+    /// Where events come from.
+    pub sources: Sources,
     /// The largest module.
     pub module_bytes: usize,
 }

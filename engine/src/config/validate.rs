@@ -87,7 +87,8 @@ impl Config {
         within("engine.batch_bytes", engine.batch_bytes, KIB..=GIB)?;
         within("engine.row_cache_bytes", engine.row_cache_bytes, 0..=64 * GIB)?;
         within("engine.commit_rows", engine.commit_rows, 1..=10_000_000)?;
-        within("engine.begin_parallelism", engine.begin_parallelism, 0..=1_000)?;
+        within("engine.batches_ahead", engine.batches_ahead, 1..=1_000)?;
+        within("engine.commit_bytes", engine.commit_bytes, KIB..=GIB)?;
         within("engine.lease_seconds", engine.lease_seconds, 2..=60)?;
         within("api.max_body_bytes", api.max_body_bytes, KIB..=GIB)?;
         within("api.max_connections", api.max_connections, 1..=100_000)?;
