@@ -239,9 +239,10 @@ impl Config {
             .unwrap_or(OWN_SOURCE)
     }
 
-    /// How the loop of a projection works.
-    pub fn loop_settings(&self, projection: &str) -> Settings {
+    /// How the loop of a projection works; of one without a section of its own, when none is named.
+    pub fn loop_settings(&self, projection: Option<&str>) -> Settings {
         let engine = &self.engine;
+        let special = projection.and_then(|name| self.projections.get(name));
         Settings {
             batch_events: engine.batch_events,
             batch_bytes: engine.batch_bytes,
@@ -250,10 +251,7 @@ impl Config {
             commit_rows: engine.commit_rows,
             commit_bytes: engine.commit_bytes,
             synchronous_commit: engine.synchronous_commit,
-            policy: self
-                .projections
-                .get(projection)
-                .map_or_else(Policy::default, |settings| settings.policy),
+            policy: special.map_or_else(Policy::default, |special| special.policy),
         }
     }
 

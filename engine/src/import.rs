@@ -43,6 +43,8 @@ pub struct Options {
 /// How far an import has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// Lines that an earlier run had imported.
+    pub resumed_at: u64,
     /// Lines that are stored, those of earlier runs included.
     pub lines: u64,
     /// Bytes of decompressed text that are stored, those of earlier runs included.
@@ -164,6 +166,7 @@ pub async fn import(
         summary.stored += stored.stored;
         summary.present += stored.present;
         progress(Progress {
+            resumed_at: summary.resumed_at,
             lines: stored.end.lines,
             bytes: stored.end.bytes,
             consumed: consumed.load(Ordering::Relaxed),

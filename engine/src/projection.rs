@@ -24,6 +24,7 @@ use crate::progress::Progress;
 use crate::read_model::writer::Target;
 use crate::source::Source;
 use session::Session;
+pub(crate) use session::writer_purpose;
 
 /// What a loop works on.
 #[derive(Clone)]
@@ -195,7 +196,13 @@ pub async fn run(job: Job, mut control: watch::Receiver<Control>) -> Exit {
         }
         let wait = backoff.next();
         let projection = &job.target.projection;
-        tracing::warn!(projection, generation = job.target.generation, why, ?wait, "interrupted; starting over from the checkpoint");
+        tracing::warn!(
+            projection,
+            generation = job.target.generation,
+            why,
+            ?wait,
+            "interrupted; starting over from the checkpoint"
+        );
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = stopped(&mut control) => return Exit::Stopped,
@@ -223,7 +230,12 @@ async fn attempt(job: &Job, control: &mut watch::Receiver<Control>) -> Result<()
 /// Stores why the projection stops, unless somebody else has taken over. Gives whether it did.
 async fn store_error(job: &Job, error: &StopError) -> Result<bool, tokio_postgres::Error> {
     let projection = &job.target.projection;
-    tracing::error!(projection, position = error.position, error = error.message, "the projection has stopped");
+    tracing::error!(
+        projection,
+        position = error.position,
+        error = error.message,
+        "the projection has stopped"
+    );
     let client = job.db.connect("control", &[]).await?;
     let error = tokio_postgres::types::Json(error);
     let stored = client

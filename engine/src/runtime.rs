@@ -22,6 +22,7 @@ use crate::deploy::Deployer;
 use crate::deploy::watch::Watcher;
 use crate::host::Host;
 use crate::migrate::{self, MigrateError};
+use crate::ownership::{Activity, Node, Ownership};
 use crate::progress::Progress;
 use crate::query;
 use crate::registry::Registry;
@@ -100,7 +101,8 @@ pub async fn serve(
         config.api.max_connections,
         shutdown.clone(),
     ));
-    let starting = start(&config, &database, control, &health, &front, &shutdown);
+    let for_services = shutdown.clone();
+    let starting = start(&config, &database, control, &health, &front, &for_services);
     let mut services = tokio::select! {
         () = shutdown.requested() => JoinSet::new(),
         started = starting => {
@@ -156,7 +158,7 @@ async fn start(
         registry.clone(),
         config.clone(),
     ));
-    let progress = Progress::new();
+    let (progress, activity) = (Progress::new(), Activity::default());
     let mut services = JoinSet::new();
     let (models, refresh) = (watch::Sender::default(), Arc::new(Notify::new()));
     let catalog = query::catalog::Catalog::new(models.subscribe(), refresh.clone());
@@ -183,6 +185,14 @@ async fn start(
             "watched folder".to_owned()
         });
     }
+    {
+        let ownership = ownership(config, database, &sources, &progress, &activity);
+        let (catalog, shutdown) = (registry.catalog(), shutdown.clone());
+        services.spawn(async move {
+            ownership.run(catalog, shutdown).await;
+            "ownership".to_owned()
+        });
+    }
     let readers = database.pool(
         "reader",
         config.database.api_connections,
@@ -200,6 +210,7 @@ async fn start(
                 registry,
                 deployer,
                 sources: sources.clone(),
+                activity,
                 module_bytes: config.limits.module_bytes,
             },
             streams: Streams {
@@ -217,6 +228,28 @@ async fn start(
         },
     ));
     Ok(services)
+}
+
+fn ownership(
+    config: &Config,
+    database: &Database,
+    sources: &Sources,
+    progress: &Progress,
+    activity: &Activity,
+) -> Ownership {
+    let special = config.projections.keys();
+    Ownership {
+        db: database.clone(),
+        node: Node::of_this_process(),
+        lease: Duration::from_secs(config.engine.lease_seconds),
+        sources: sources.by_name(),
+        settings: config.loop_settings(None),
+        special: special
+            .map(|name| (name.clone(), config.loop_settings(Some(name))))
+            .collect(),
+        progress: progress.clone(),
+        activity: activity.clone(),
+    }
 }
 
 fn query_limits(config: &Config) -> query::Limits {

@@ -41,6 +41,14 @@ impl Sources {
         self.started.get(name).map(|started| &started.source)
     }
 
+    /// All of them by name.
+    pub fn by_name(&self) -> HashMap<String, Source> {
+        let started = self.started.iter();
+        started
+            .map(|(name, started)| (name.clone(), started.source.clone()))
+            .collect()
+    }
+
     /// What readers know of the source called `name`.
     pub fn upstream(&self, name: &str) -> Option<&Upstream> {
         self.started.get(name).map(|started| &started.upstream)

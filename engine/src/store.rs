@@ -40,7 +40,7 @@ pub enum ExpectedVersion {
 }
 
 /// A stored append: its events in order, never empty.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Appended {
     /// The stream.
     pub stream_id: String,
@@ -53,7 +53,7 @@ pub struct Appended {
 }
 
 /// Where an event was stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
     /// Its identity, given or made.
     pub event_id: Uuid,

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::problem::Problem;
 use crate::deploy::{Action, DeployError, Deployer, Origin};
 use crate::host::LoadError;
+use crate::ownership::Activity;
 use crate::read_model::schema::SchemaError;
 use crate::registry::{LoadingError, Registry};
 use crate::sources::Sources;
@@ -33,6 +34,8 @@ pub struct Admin {
     pub deployer: Arc<Deployer>,
     /// Where events come from.
     pub sources: Sources,
+    /// What the loops of this process do.
+    pub activity: Activity,
     /// The largest module.
     pub module_bytes: usize,
 }

@@ -11,7 +11,7 @@ use crate::config::{Config, LogFormat};
 use crate::runtime;
 use crate::shutdown::{self, Trigger};
 
-/// Run the engine
+/// Run the engine.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   gobo serve --config gobo.toml
@@ -19,7 +19,7 @@ use crate::shutdown::{self, Trigger};
   GOBO_DATABASE_URL=postgresql://gobo@localhost/gobo gobo serve
 
 Every key of the configuration file is explained in engine/gobo.example.toml.")]
-pub(super) struct Args {
+pub struct ServeArgs {
     /// The configuration file; without one, defaults and environment variables count
     #[arg(long, env = "GOBO_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -28,7 +28,8 @@ pub(super) struct Args {
     check: bool,
 }
 
-pub(super) fn run(args: Args) -> Result<()> {
+/// Checks the configuration, or serves with it.
+pub fn run(args: ServeArgs) -> Result<()> {
     // Not every variable of the environment is text; ours are.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));

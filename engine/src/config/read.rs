@@ -90,7 +90,7 @@ impl Config {
             }
         }
         let config: Config = table.try_into().map_err(refuse)?;
-        config.validate()?;
+        config.check()?;
         Ok(config)
     }
 }

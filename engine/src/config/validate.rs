@@ -7,8 +7,8 @@ use super::read::ConfigError;
 use super::{Config, OWN_SOURCE};
 
 impl Config {
-    /// Checks every value once.
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+    /// Checks every value. [`Config::read`] has done so already.
+    pub fn check(&self) -> Result<(), ConfigError> {
         if self.database.url.is_empty() {
             return refuse(
                 "database.url",
@@ -155,7 +155,7 @@ mod tests {
         let check = |text: &str, key: &str| {
             let mut config: Config = toml::from_str(text).unwrap();
             config.database.url = "postgresql:///db".into();
-            let error = config.validate().unwrap_err().to_string();
+            let error = config.check().unwrap_err().to_string();
             assert!(error.starts_with(key), "{error}");
         };
         check("listen = '0.0.0.0:7171'", "listen: 0.0.0.0:7171 can be reached");
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_database_is_required() {
-        let error = Config::default().validate().unwrap_err().to_string();
+        let error = Config::default().check().unwrap_err().to_string();
         assert!(error.contains("DATABASE_URL"), "{error}");
     }
 }

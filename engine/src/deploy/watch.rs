@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::{DeployError, Deployer, Origin, remember};
 use crate::db::describe_pool;
 use crate::host::PluginHash;
+use crate::read_model::schema::SchemaError;
 use crate::shutdown::Shutdown;
 
 /// A file has to stay as it is for so long before it is read.
@@ -198,7 +199,9 @@ impl Watcher {
                 self.refused.remove(path);
             }
             Err(DeployError::Pool(error)) => return Err(error),
-            Err(DeployError::Database(error)) if crate::db::is_infrastructure(&error) => {
+            Err(DeployError::Database(error) | DeployError::Schema(SchemaError::Database(error)))
+                if crate::db::is_infrastructure(&error) =>
+            {
                 return Err(PoolError::Backend(error));
             }
             Err(error) => {

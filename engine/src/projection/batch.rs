@@ -62,21 +62,34 @@ pub(super) async fn begin_on_worker(
     batch: Batch,
 ) -> Result<Begun, Interrupt> {
     let work = tokio::task::spawn_blocking(move || begin(&plugin, &models, batch));
-    work.await.map_err(|error| Interrupt::Infrastructure(format!("a worker failed: {error}")))
+    work.await
+        .map_err(|error| Interrupt::Infrastructure(format!("a worker failed: {error}")))
 }
 
 /// Runs `begin` and decodes what it leads to. Blocks.
 pub(super) fn begin(plugin: &Plugin, models: &[ReadModel], batch: Batch) -> Begun {
     if batch.is_empty() {
         let next = Ok(Next::Done(Vec::new()));
-        return Begun { batch, instance: None, next };
+        return Begun {
+            batch,
+            instance: None,
+            next,
+        };
     }
     let (instance, step) = plugin.begin(batch.frame());
     let next = decode(step, models, batch.len());
-    Begun { batch, instance, next }
+    Begun {
+        batch,
+        instance,
+        next,
+    }
 }
 
-fn decode(step: Result<Step, CallError>, models: &[ReadModel], events: usize) -> Result<Next, Failure> {
+fn decode(
+    step: Result<Step, CallError>,
+    models: &[ReadModel],
+    events: usize,
+) -> Result<Next, Failure> {
     match step.map_err(Failure::Call)? {
         Step::Need(keys) => decode_needs(&keys, models).map(Next::Need),
         Step::Done(changes) => decode_changes(&changes, models, events).map(Next::Done),
@@ -91,13 +104,21 @@ pub(super) async fn finish(
     models: &Arc<[ReadModel]>,
     limits: &Limits,
 ) -> Result<Result<Executed, Trouble>, Interrupt> {
-    let Begun { batch, mut instance, mut next } = begun;
+    let Begun {
+        batch,
+        mut instance,
+        mut next,
+    } = begun;
     let (mut rounds, mut keys) = (0, 0);
     loop {
         let needs = match next {
             Ok(Next::Done(changes)) => {
                 let logs = take_logs(instance, &batch);
-                return Ok(Ok(Executed { batch, changes, logs }));
+                return Ok(Ok(Executed {
+                    batch,
+                    changes,
+                    logs,
+                }));
             }
             Ok(Next::Need(needs)) => needs,
             Err(failure) => return trouble(failure, instance, batch).map(Err),
@@ -110,7 +131,9 @@ pub(super) async fn finish(
         }
         let answer = rows.answer(&needs).await?;
         let Some(mut running) = instance.take() else {
-            return Err(Interrupt::Infrastructure("a batch lost its instance".into()));
+            return Err(Interrupt::Infrastructure(
+                "a batch lost its instance".into(),
+            ));
         };
         let models = models.clone();
         let events = batch.len();
@@ -141,15 +164,25 @@ fn exceeded(rounds: usize, keys: usize, limits: &Limits) -> Option<Failure> {
     })
 }
 
-fn trouble(failure: Failure, instance: Option<Instance>, batch: Batch) -> Result<Trouble, Interrupt> {
+fn trouble(
+    failure: Failure,
+    instance: Option<Instance>,
+    batch: Batch,
+) -> Result<Trouble, Interrupt> {
     let logs = take_logs(instance, &batch);
     let (event, kind, message) = match failure {
         Failure::Call(CallError::Host(why)) => return Err(Interrupt::Infrastructure(why)),
-        Failure::Call(CallError::Failure { event, message }) => (Some(event), TroubleKind::Blamed, message),
-        Failure::Call(error @ (CallError::Timeout { .. } | CallError::Memory { .. } | CallError::Output { .. })) => {
-            (None, TroubleKind::Limit, error.to_string())
+        Failure::Call(CallError::Failure { event, message }) => {
+            (Some(event), TroubleKind::Blamed, message)
         }
-        Failure::Call(error @ CallError::Trap { .. }) => (None, TroubleKind::Blamed, error.to_string()),
+        Failure::Call(
+            error @ (CallError::Timeout { .. }
+            | CallError::Memory { .. }
+            | CallError::Output { .. }),
+        ) => (None, TroubleKind::Limit, error.to_string()),
+        Failure::Call(error @ CallError::Trap { .. }) => {
+            (None, TroubleKind::Blamed, error.to_string())
+        }
         Failure::Invalid(invalid) => (invalid.event, TroubleKind::Blamed, invalid.to_string()),
         Failure::Exceeded(message) => (None, TroubleKind::Limit, message),
     };
@@ -164,7 +197,10 @@ fn trouble(failure: Failure, instance: Option<Instance>, batch: Batch) -> Result
 
 fn take_logs(instance: Option<Instance>, batch: &Batch) -> Vec<LogRecord> {
     let (lines, dropped) = instance.map_or((Vec::new(), 0), |mut instance| instance.take_logs());
-    let position = batch.events().last().map_or(batch.through, |event| event.position);
+    let position = batch
+        .events()
+        .last()
+        .map_or(batch.through, |event| event.position);
     let record = |line: LogLine| LogRecord {
         position,
         level: line.level.name(),

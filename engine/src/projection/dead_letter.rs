@@ -28,7 +28,10 @@ pub(super) async fn retry(session: &mut Session<'_>) -> Result<(), Interrupt> {
 /// Gives whether the event could be processed now.
 async fn retry_one(session: &mut Session<'_>, position: Position) -> Result<bool, Interrupt> {
     let limits = session.limits(1, Some(position));
-    let batch: Batch = session.reader.next_batch(position - 1, None, limits).await?;
+    let batch: Batch = session
+        .reader
+        .next_batch(position - 1, None, limits)
+        .await?;
     let mut set = session.change_set();
     set.settled.push(position);
     // Rows that other streams have changed since may come out otherwise than in a replay.
@@ -55,7 +58,8 @@ async fn retry_one(session: &mut Session<'_>, position: Position) -> Result<bool
     let mut set = session.change_set();
     set.logs = logs;
     if !batch.is_empty() {
-        set.dead_letters.push(dead_letter(&batch, 0, "failed", Some(message)));
+        set.dead_letters
+            .push(dead_letter(&batch, 0, "failed", Some(message)));
     }
     refused(session.commit(&set, 0).await?)?;
     Ok(false)

@@ -114,7 +114,9 @@ async fn read(
         };
         if batch.through <= after {
             drop(place);
-            job.source.wait_past(after).await;
+            if let Err(error) = job.source.wait_past(after).await {
+                return error.into();
+            }
             continue;
         }
         after = batch.through;
@@ -129,11 +131,7 @@ async fn read(
 }
 
 /// Commits one set after the other.
-async fn commit(
-    writer: &Writer,
-    mut sets: mpsc::Receiver<Commit>,
-    ends: mpsc::Sender<Done>,
-) {
+async fn commit(writer: &Writer, mut sets: mpsc::Receiver<Commit>, ends: mpsc::Sender<Done>) {
     while let Some(Commit { from, set, events }) = sets.recv().await {
         let done = Done {
             result: writer.commit(from, &set).await,
@@ -227,7 +225,10 @@ impl Processor<'_> {
             Err(_) => return Ok(Some(next.through)),
         };
         let set = &mut self.pending.set;
-        if set.add(&executed.batch, &executed.changes, self.models).is_err() {
+        if set
+            .add(&executed.batch, &executed.changes, self.models)
+            .is_err()
+        {
             // The set now holds a part of the batch; it is dropped as a whole and read again.
             self.pending = Pending::new(self.models.len());
             return Ok(Some(next.through));
@@ -278,7 +279,7 @@ impl Processor<'_> {
                 *self.commits += 1;
                 self.rows.committed(*self.commits);
                 self.job.stats.add(done.events, done.rows);
-                self.job.progress.committed(self.job.target.generation);
+                self.job.progress.committed();
                 Ok(None)
             }
             Err(CommitError::Fenced) => Err(Interrupt::Fenced),

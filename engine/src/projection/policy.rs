@@ -10,7 +10,10 @@ const TRIES: u32 = 2;
 
 /// Processes the events up to `through`, one batch after the other, each committed on its own, in ever smaller batches
 /// where one fails, until the failing event stands alone and the policy decides.
-pub(super) async fn carefully(session: &mut Session<'_>, through: Position) -> Result<(), Interrupt> {
+pub(super) async fn carefully(
+    session: &mut Session<'_>,
+    through: Position,
+) -> Result<(), Interrupt> {
     let most = session.job.settings.batch_events;
     let mut size = most;
     let mut tries = 0;
@@ -20,7 +23,10 @@ pub(super) async fn carefully(session: &mut Session<'_>, through: Position) -> R
         let types = session.job.plugin.descriptor.event_types.clone();
         let limits = session.limits(size, Some(through));
         let after = session.checkpoint.position;
-        let batch = session.reader.next_batch(after, types.as_deref(), limits).await?;
+        let batch = session
+            .reader
+            .next_batch(after, types.as_deref(), limits)
+            .await?;
         let trouble = match step(session, batch).await? {
             None => {
                 size = (size * 2).min(most);
@@ -111,7 +117,8 @@ async fn decide(session: &mut Session<'_>, trouble: Trouble) -> Result<(), Inter
     set.through = batch.through;
     set.applied = Some((position, head.event_id));
     set.logs = trouble.logs;
-    set.dead_letters.push(dead_letter(batch, 0, state, Some(trouble.message.clone())));
+    set.dead_letters
+        .push(dead_letter(batch, 0, state, Some(trouble.message.clone())));
     refused(session.commit(&set, 0).await?)?;
     if state == "failed" {
         session.parked.insert(stream_id.to_owned());

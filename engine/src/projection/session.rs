@@ -47,12 +47,19 @@ impl<'j> Session<'j> {
         .await?;
         let start = writer.start(job.epoch).await?.ok_or(Interrupt::Fenced)?;
         let mut reader = job.source.reader();
-        if let Err(error) = reader.verify_resume(start.checkpoint.position, start.applied).await {
+        if let Err(error) = reader
+            .verify_resume(start.checkpoint.position, start.applied)
+            .await
+        {
             // Read once more before a refusal is believed: the server may have crashed in between.
             let again = writer.start(job.epoch).await?.ok_or(Interrupt::Fenced)?;
             match again.checkpoint == start.checkpoint {
                 true => return Err(error.into()),
-                false => return Err(Interrupt::Infrastructure("the checkpoint changed meanwhile".into())),
+                false => {
+                    return Err(Interrupt::Infrastructure(
+                        "the checkpoint changed meanwhile".into(),
+                    ));
+                }
             }
         }
         Ok(Self {
@@ -84,17 +91,34 @@ impl<'j> Session<'j> {
     }
 
     /// Runs one batch on its own, from `begin` to its changes.
-    pub(super) async fn execute(&mut self, batch: Batch) -> Result<Result<Executed, Trouble>, Interrupt> {
-        let begun = batch::begin_on_worker(self.job.plugin.clone(), self.models.clone(), batch).await?;
+    pub(super) async fn execute(
+        &mut self,
+        batch: Batch,
+    ) -> Result<Result<Executed, Trouble>, Interrupt> {
+        let begun =
+            batch::begin_on_worker(self.job.plugin.clone(), self.models.clone(), batch).await?;
         self.finish(begun).await
     }
 
-    pub(super) async fn finish(&mut self, begun: Begun) -> Result<Result<Executed, Trouble>, Interrupt> {
-        batch::finish(begun, &mut self.rows, &self.models, self.job.plugin.limits()).await
+    pub(super) async fn finish(
+        &mut self,
+        begun: Begun,
+    ) -> Result<Result<Executed, Trouble>, Interrupt> {
+        batch::finish(
+            begun,
+            &mut self.rows,
+            &self.models,
+            self.job.plugin.limits(),
+        )
+        .await
     }
 
     /// Adds what a batch did to `set`, and lets later batches see it.
-    pub(super) fn take_over(&mut self, executed: &Executed, set: &mut ChangeSet) -> Result<(), Trouble> {
+    pub(super) fn take_over(
+        &mut self,
+        executed: &Executed,
+        set: &mut ChangeSet,
+    ) -> Result<(), Trouble> {
         if let Err(error) = set.add(&executed.batch, &executed.changes, &self.models) {
             return Err(Trouble {
                 batch: executed.batch.clone(),
@@ -116,7 +140,11 @@ impl<'j> Session<'j> {
     }
 
     /// Commits `set` on its own. A refusal by PostgreSQL is given back as its text.
-    pub(super) async fn commit(&mut self, set: &ChangeSet, events: usize) -> Result<Result<(), String>, Interrupt> {
+    pub(super) async fn commit(
+        &mut self,
+        set: &ChangeSet,
+        events: usize,
+    ) -> Result<Result<(), String>, Interrupt> {
         let number = self.commits + 1;
         let result = self.writer.commit(self.checkpoint, set).await;
         Ok(match result {
@@ -135,7 +163,7 @@ impl<'j> Session<'j> {
         self.checkpoint = checkpoint;
         self.commits = number;
         self.rows.committed(number);
-        self.job.progress.committed(self.job.target.generation);
+        self.job.progress.committed();
     }
 }
 

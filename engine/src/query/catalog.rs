@@ -32,7 +32,8 @@ pub struct Upstream {
     /// How far events go.
     pub head: watch::Receiver<Head>,
     /// The age of the oldest event after a position, by the database's clock; `None` when there is none.
-    pub age_after: Arc<dyn Fn(i64) -> BoxFuture<'static, Result<Option<Duration>, Away>> + Send + Sync>,
+    pub age_after:
+        Arc<dyn Fn(i64) -> BoxFuture<'static, Result<Option<Duration>, Away>> + Send + Sync>,
     /// Makes the source look for events now.
     pub poke: Arc<dyn Fn() + Send + Sync>,
 }

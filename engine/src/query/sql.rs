@@ -128,7 +128,10 @@ impl Builder {
             }
         }
         let list = |alias: &str, names: &[&str]| {
-            let names: Vec<_> = names.iter().map(|n| format!("{alias}.{}", quote(n))).collect();
+            let names: Vec<_> = names
+                .iter()
+                .map(|n| format!("{alias}.{}", quote(n)))
+                .collect();
             names.join(", ")
         };
         let shown: Vec<&str> = plan.select.iter().map(|field| field.name).collect();

@@ -306,25 +306,34 @@ impl Writer {
 
     /// The streams of which dead letters are to be retried.
     pub async fn retries(&self) -> Result<Vec<String>, tokio_postgres::Error> {
-        let sql = "select distinct stream_id from gobo.dead_letters where generation = $1 and retry";
+        let sql =
+            "select distinct stream_id from gobo.dead_letters where generation = $1 and retry";
         let rows = self.client.query(sql, &[&self.target.generation]).await?;
         rows.iter().map(|row| row.try_get(0)).collect()
     }
 
     /// A stream's dead letters that can be retried, in order.
-    pub async fn dead_letters_of(&self, stream_id: &str) -> Result<Vec<Position>, tokio_postgres::Error> {
+    pub async fn dead_letters_of(
+        &self,
+        stream_id: &str,
+    ) -> Result<Vec<Position>, tokio_postgres::Error> {
         let sql = "select position from gobo.dead_letters \
                    where generation = $1 and stream_id = $2 \
                      and (state in ('failed', 'behind') or retry and state = 'skipped') \
                    order by position";
-        let rows = self.client.query(sql, &[&self.target.generation, &stream_id]).await?;
+        let rows = self
+            .client
+            .query(sql, &[&self.target.generation, &stream_id])
+            .await?;
         rows.iter().map(|row| row.try_get(0)).collect()
     }
 
     /// The operator's wish for this stream has been attended to.
     pub async fn retried(&self, stream_id: &str) -> Result<(), tokio_postgres::Error> {
         let sql = "update gobo.dead_letters set retry = false where generation = $1 and stream_id = $2 and retry";
-        self.client.execute(sql, &[&self.target.generation, &stream_id]).await?;
+        self.client
+            .execute(sql, &[&self.target.generation, &stream_id])
+            .await?;
         Ok(())
     }
 
