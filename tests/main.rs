@@ -4,3 +4,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod race;
+mod source;

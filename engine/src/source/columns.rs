@@ -143,7 +143,7 @@ impl Table {
         let Self { name, position, .. } = self;
         format!(
             "select coalesce(max(p), $1) from (select p, row_number() over (order by p) as n from (\
-             select {position}::int8 as p from {name} where {position} > $1 order by {position} limit $2) as some) \
+             select {position}::int8 as p from {name} where {position} > $1 order by {position} limit $2) as next) \
              as numbered where p = $1 + n"
         )
     }
