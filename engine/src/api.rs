@@ -22,6 +22,8 @@ use admin::Admin;
 use guard::Guard;
 use health::Health;
 use problem::Problem;
+use read::Reader;
+use streams::Streams;
 
 /// What answers from the first moment on: health, and "not ready" for everything else until [`Front::open`].
 #[derive(Clone)]
@@ -61,10 +63,22 @@ impl Front {
     }
 }
 
+/// One room per concern.
+pub struct Rooms {
+    /// `/streams`, `/events`
+    pub streams: Streams,
+    /// `/read`
+    pub reader: Reader,
+    /// `/admin`
+    pub admin: Admin,
+}
+
 /// Everything but health, composed.
-pub fn router(config: &Config, admin: Admin) -> Router {
+pub fn router(config: &Config, rooms: Rooms) -> Router {
     Router::new()
-        .merge(admin::router(admin))
+        .merge(streams::router(rooms.streams))
+        .merge(rooms.reader.router())
+        .merge(admin::router(rooms.admin))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(config.api.max_body_bytes))

@@ -14,6 +14,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Limits;
+use crate::projection::{Policy, Settings};
+use crate::source::SourceConfig;
 pub use read::ConfigError;
 
 /// The name of Gobo's own event store among the sources. It is there without being configured.
@@ -41,7 +43,7 @@ pub struct Config {
     pub api: Api,
     /// Event tables by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub sources: BTreeMap<String, toml::Table>,
+    pub sources: BTreeMap<String, SourceConfig>,
     /// Settings of single projections by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub projections: BTreeMap<String, ProjectionSettings>,
@@ -110,12 +112,14 @@ pub struct EngineSettings {
     pub batch_bytes: usize,
     /// Bytes of rows that are kept in memory, for each projection.
     pub row_cache_bytes: usize,
-    /// Changed rows after which a commit is made while a projection catches up.
+    /// Batches that are read and decoded ahead.
+    pub batches_ahead: usize,
+    /// Changed rows in one transaction from which on no further batch joins it.
     pub commit_rows: usize,
+    /// The same in bytes.
+    pub commit_bytes: usize,
     /// Whether batches wait for the disk. Without it a crash costs some work, never consistency.
     pub synchronous_commit: bool,
-    /// Batches that one projection decodes at the same time; 0: as many as there are cores.
-    pub begin_parallelism: usize,
     /// After how long without a sign of life another engine takes over a projection.
     pub lease_seconds: u64,
 }
@@ -149,19 +153,6 @@ pub struct ProjectionSettings {
     pub source: Option<String>,
     /// What an event does that cannot be processed.
     pub policy: Policy,
-}
-
-/// What becomes of an event that a projection cannot process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Policy {
-    /// The projection stops in front of it.
-    #[default]
-    Stop,
-    /// It becomes a dead letter, and so do the later events of its stream, in order; other streams go on.
-    Park,
-    /// It becomes a dead letter; everything else goes on.
-    Skip,
 }
 
 impl Default for Config {
@@ -211,13 +202,15 @@ impl Default for PluginLimits {
 
 impl Default for EngineSettings {
     fn default() -> Self {
+        let settings = Settings::default();
         Self {
-            batch_events: 2_000,
-            batch_bytes: 8 << 20,
-            row_cache_bytes: 64 << 20,
-            commit_rows: 50_000,
-            synchronous_commit: false,
-            begin_parallelism: 0,
+            batch_events: settings.batch_events,
+            batch_bytes: settings.batch_bytes,
+            batches_ahead: settings.batches_ahead,
+            row_cache_bytes: settings.row_cache_bytes,
+            commit_rows: settings.commit_rows,
+            commit_bytes: settings.commit_bytes,
+            synchronous_commit: settings.synchronous_commit,
             lease_seconds: 3,
         }
     }
@@ -246,11 +239,27 @@ impl Config {
             .unwrap_or(OWN_SOURCE)
     }
 
-    /// What becomes of an event that the projection cannot process.
-    pub fn policy_of(&self, projection: &str) -> Policy {
-        self.projections
-            .get(projection)
-            .map_or_else(Policy::default, |settings| settings.policy)
+    /// How the loop of a projection works; of one without a section of its own, when none is named.
+    pub fn loop_settings(&self, projection: Option<&str>) -> Settings {
+        let engine = &self.engine;
+        let special = projection.and_then(|name| self.projections.get(name));
+        Settings {
+            batch_events: engine.batch_events,
+            batch_bytes: engine.batch_bytes,
+            batches_ahead: engine.batches_ahead,
+            row_cache_bytes: engine.row_cache_bytes,
+            commit_rows: engine.commit_rows,
+            commit_bytes: engine.commit_bytes,
+            synchronous_commit: engine.synchronous_commit,
+            policy: special.map_or_else(Policy::default, |special| special.policy),
+        }
+    }
+
+    /// The sources by name, Gobo's own store included.
+    pub fn all_sources(&self) -> BTreeMap<String, SourceConfig> {
+        let mut sources = self.sources.clone();
+        sources.entry(OWN_SOURCE.to_owned()).or_default();
+        sources
     }
 
     /// What one plugin may use.

@@ -212,7 +212,7 @@ impl Deployer {
             }
         };
         if let Origin::File { remembered_as, .. } = origin {
-            remember(&transaction, remembered_as, &plugin.hash).await?;
+            remember(&*transaction, remembered_as, &plugin.hash).await?;
         }
         if action != Action::Unchanged {
             transaction

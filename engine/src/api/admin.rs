@@ -18,8 +18,10 @@ use serde_json::json;
 use super::problem::Problem;
 use crate::deploy::{Action, DeployError, Deployer, Origin};
 use crate::host::LoadError;
+use crate::ownership::Activity;
 use crate::read_model::schema::SchemaError;
 use crate::registry::{LoadingError, Registry};
+use crate::sources::Sources;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -30,6 +32,10 @@ pub struct Admin {
     pub registry: Arc<Registry>,
     /// Deploys.
     pub deployer: Arc<Deployer>,
+    /// Where events come from.
+    pub sources: Sources,
+    /// What the loops of this process do.
+    pub activity: Activity,
     /// The largest module.
     pub module_bytes: usize,
 }

@@ -59,6 +59,16 @@ impl Engine {
         self.read(answer)
     }
 
+    /// Sends a module: to `path` with PUT, when it is a projection's own, else with POST.
+    pub fn send_module<T: DeserializeOwned>(&self, path: &str, is_own: bool, wasm: &[u8]) -> Result<T> {
+        let address = format!("{}{path}", self.url);
+        let request = match is_own {
+            true => self.agent.put(address),
+            false => self.agent.post(address),
+        };
+        self.read(request.content_type("application/wasm").send(wasm))
+    }
+
     fn read<T: DeserializeOwned>(
         &self,
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,

@@ -27,15 +27,6 @@ pub(super) fn key_of_variable(variable: &str) -> Option<Key> {
     })
 }
 
-/// The known word that differs least from `word`, if it is near enough to be meant.
-pub(super) fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    known
-        .map(|other| (distance(word, other), other))
-        .filter(|(distance, other)| *distance <= other.len().max(3) / 3 + 1)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, other)| other)
-}
-
 /// All keys but those below names that the user chooses.
 fn keys() -> Vec<Key> {
     let example: Table = toml::from_str(EXAMPLE).unwrap_or_default();
@@ -56,21 +47,6 @@ fn keys() -> Vec<Key> {
         }
     }
     keys
-}
-
-/// Levenshtein's.
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in other.bytes().enumerate() {
-            let change = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[other.len()]
 }
 
 #[cfg(test)]
@@ -115,13 +91,5 @@ mod tests {
             Table::try_from(&config).unwrap(),
             Table::try_from(Config::default()).unwrap()
         );
-    }
-
-    #[test]
-    fn the_nearest_word_is_found_and_strangers_are_not() {
-        let known = || ["listen", "log", "log_format", "database"].into_iter();
-        assert_eq!(nearest("lisen", known()), Some("listen"));
-        assert_eq!(nearest("databse", known()), Some("database"));
-        assert_eq!(nearest("completely_else", known()), None);
     }
 }

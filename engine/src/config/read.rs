@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::{Config, example};
+use crate::query::nearest;
 
 /// A configuration that is not accepted. The text names the place, the cause and the fix.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +90,7 @@ impl Config {
             }
         }
         let config: Config = table.try_into().map_err(refuse)?;
-        config.validate()?;
+        config.check()?;
         Ok(config)
     }
 }
@@ -137,7 +138,7 @@ fn explain(error: &str) -> String {
     };
     let expected = error.split("expected ").nth(1).unwrap_or_default();
     let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-    match example::nearest(unknown, known.into_iter()) {
+    match nearest(unknown, known) {
         Some(near) => format!("{error}\nDid you mean `{near}`?"),
         None => error.to_owned(),
     }

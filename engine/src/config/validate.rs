@@ -7,8 +7,8 @@ use super::read::ConfigError;
 use super::{Config, OWN_SOURCE};
 
 impl Config {
-    /// Checks every value once.
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+    /// Checks every value. [`Config::read`] has done so already.
+    pub fn check(&self) -> Result<(), ConfigError> {
         if self.database.url.is_empty() {
             return refuse(
                 "database.url",
@@ -87,7 +87,8 @@ impl Config {
         within("engine.batch_bytes", engine.batch_bytes, KIB..=GIB)?;
         within("engine.row_cache_bytes", engine.row_cache_bytes, 0..=64 * GIB)?;
         within("engine.commit_rows", engine.commit_rows, 1..=10_000_000)?;
-        within("engine.begin_parallelism", engine.begin_parallelism, 0..=1_000)?;
+        within("engine.batches_ahead", engine.batches_ahead, 1..=1_000)?;
+        within("engine.commit_bytes", engine.commit_bytes, KIB..=GIB)?;
         within("engine.lease_seconds", engine.lease_seconds, 2..=60)?;
         within("api.max_body_bytes", api.max_body_bytes, KIB..=GIB)?;
         within("api.max_connections", api.max_connections, 1..=100_000)?;
@@ -154,7 +155,7 @@ mod tests {
         let check = |text: &str, key: &str| {
             let mut config: Config = toml::from_str(text).unwrap();
             config.database.url = "postgresql:///db".into();
-            let error = config.validate().unwrap_err().to_string();
+            let error = config.check().unwrap_err().to_string();
             assert!(error.starts_with(key), "{error}");
         };
         check("listen = '0.0.0.0:7171'", "listen: 0.0.0.0:7171 can be reached");
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_database_is_required() {
-        let error = Config::default().validate().unwrap_err().to_string();
+        let error = Config::default().check().unwrap_err().to_string();
         assert!(error.contains("DATABASE_URL"), "{error}");
     }
 }
