@@ -135,10 +135,12 @@ macro_rules! export {
     };
 }
 
-/// Nothing to export: this is not WebAssembly.
+/// Nothing to export where this is not WebAssembly; the projection counts as used all the same.
 #[cfg(not(target_arch = "wasm32"))]
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export_guest {
-    ($projection:ident) => {};
+    ($projection:ident) => {
+        const _: fn() -> ::std::string::String = $crate::describe::<$projection>;
+    };
 }

@@ -137,7 +137,7 @@ pub fn number(events: impl IntoIterator<Item = TestEvent>) -> Vec<TestEvent> {
 #[track_caller]
 pub fn given<P: Projection>(events: impl IntoIterator<Item = TestEvent>) -> Outcome<P> {
     let events = number(events);
-    let whole = Outcome::run(&events, vec![0..events.len()]);
+    let whole = Outcome::run(&events, fixed(events.len(), events.len().max(1)));
     let one_by_one = Outcome::run(&events, fixed(events.len(), 1));
     let mut others = vec![("in pairs".to_owned(), fixed(events.len(), 2))];
     others.extend((1..=3).map(|seed| {

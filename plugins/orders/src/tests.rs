@@ -1,9 +1,9 @@
 //! What becomes of an order.
 
+use super::{Order, Orders, Side, Status};
 use gobo_sdk::prelude::*;
 use gobo_sdk::serde_json::{Value, json};
 use gobo_sdk::testing::{TestEvent, event, given};
-use orders::{Order, Orders, Side, Status};
 
 fn created() -> TestEvent {
     let data = json!({"order_id": "o-1", "user_id": "u-1", "symbol": "ACME", "side": "buy", "price": "101.25", "quantity": "2.5"});
