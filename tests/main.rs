@@ -4,3 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod import;
+mod migrate;
+mod store;
+mod streams;
