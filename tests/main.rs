@@ -6,3 +6,7 @@
 mod cluster;
 mod race;
 mod source;
+mod import;
+mod migrate;
+mod store;
+mod streams;
