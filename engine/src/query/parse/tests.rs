@@ -81,7 +81,7 @@ fn malformed_queries_are_refused_with_their_place() {
     check("or=()", "invalid_filter", 2);
     check("or=(é.eq.(1))", "invalid_filter", 7);
     check("and=(or(and(a.eq.1)))", "invalid_filter", 8);
-    check("or=(a.is.null,a.is.null,a.is.null,a.is.null,a.is.null,a.is.null)", "query_too_large", 53);
+    check("or=(a.is.null,a.is.null,a.is.null,a.is.null,a.is.null,a.is.null)", "query_too_large", 54);
     check("select=", "invalid_select", 1);
     check("select=a,,b", "invalid_select", 3);
     check("select=a::int", "invalid_select", 2);
