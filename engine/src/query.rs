@@ -108,7 +108,11 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
         if let Some(place) = &self.place {
-            write!(f, " (parameter {}, character {})", place.parameter, place.at)?;
+            write!(
+                f,
+                " (parameter {}, character {})",
+                place.parameter, place.at
+            )?;
         }
         Ok(())
     }

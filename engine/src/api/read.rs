@@ -78,21 +78,17 @@ impl Reader {
     }
 }
 
-async fn rows(
-    State(reader): State<Reader>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
+async fn rows(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Response {
     let model = uri.path().rsplit('/').next().unwrap_or_default();
     respond(&reader, &uri, model, None, &headers).await
 }
 
-async fn row(
-    State(reader): State<Reader>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
-    let (model, key) = match uri.path().split_once("/read/").map(|(_, path)| path.split_once('/')) {
+async fn row(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Response {
+    let (model, key) = match uri
+        .path()
+        .split_once("/read/")
+        .map(|(_, path)| path.split_once('/'))
+    {
         Some(Some((model, key))) => (model, key),
         _ => ("", ""),
     };
@@ -202,10 +198,12 @@ impl<'a> Ask<'a> {
             "unknown_read_model",
             format!("there is no read model \"{shown}\""),
         );
-        Err(match nearest(&self.model, models.keys().map(String::as_str)) {
-            Some(near) => problem.with_hint(format!("did you mean \"{near}\"?")),
-            None => problem.with_hint("GET /admin/projections lists what is deployed"),
-        })
+        Err(
+            match nearest(&self.model, models.keys().map(String::as_str)) {
+                Some(near) => problem.with_hint(format!("did you mean \"{near}\"?")),
+                None => problem.with_hint("GET /admin/projections lists what is deployed"),
+            },
+        )
     }
 
     async fn answer(&self, live: &Arc<LiveModel>) -> Result<Response, Stop> {
@@ -280,7 +278,14 @@ impl<'a> Ask<'a> {
         headers.insert(header::VARY, HeaderValue::from_static("accept"));
         if self.key.is_none() {
             let next = answer.next.as_deref();
-            headers::page(headers, self.uri, &self.parameters, plan, answer.count, next);
+            headers::page(
+                headers,
+                self.uri,
+                &self.parameters,
+                plan,
+                answer.count,
+                next,
+            );
         }
         let tag = self.tag(live, fresh, representation);
         Ok(answered.with(response, Some(&tag)))
@@ -317,7 +322,7 @@ impl<'a> Ask<'a> {
         wait: Duration,
     ) -> Result<Response, Stop> {
         let fresh = crate::query::freshness(&self.shared.pool, &self.model, target).await?;
-        let head = live.upstream.head.borrow().head.max(fresh.position);
+        let head = (live.upstream.head)().head.max(fresh.position);
         let mut detail = format!(
             "read model \"{}\" is at position {}, and did not reach {position} within {} s",
             self.model,
@@ -325,7 +330,9 @@ impl<'a> Ask<'a> {
             wait.as_secs_f64()
         );
         if position > head {
-            detail.push_str(&format!("; no event has that position yet, the last one has {head}"));
+            detail.push_str(&format!(
+                "; no event has that position yet, the last one has {head}"
+            ));
         }
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_yet", detail)
             .with_details(json!({

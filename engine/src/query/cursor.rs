@@ -47,12 +47,15 @@ pub(super) fn decode(
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .ok_or_else(|| {
-            refuse("the cursor cannot be read".into())
-                .hint("send the cursor exactly as Gobo-Next-Cursor gave it, or none for the first page")
+            refuse("the cursor cannot be read".into()).hint(
+                "send the cursor exactly as Gobo-Next-Cursor gave it, or none for the first page",
+            )
         })?;
     if content.v != VERSION {
-        return Err(refuse(format!("the cursor has format version {}", content.v))
-            .hint("start again without a cursor"));
+        return Err(
+            refuse(format!("the cursor has format version {}", content.v))
+                .hint("start again without a cursor"),
+        );
     }
     if content.m != model {
         return Err(refuse("the cursor is of another read model".into())
@@ -60,10 +63,12 @@ pub(super) fn decode(
     }
     let order = describe(sort);
     if content.o != order {
-        return Err(refuse("the cursor is of a query with another order".into()).hint(format!(
-            "send the same order as before: order={}; this query sorts by {order}",
-            content.o
-        )));
+        return Err(
+            refuse("the cursor is of a query with another order".into()).hint(format!(
+                "send the same order as before: order={}; this query sorts by {order}",
+                content.o
+            )),
+        );
     }
     let unfit = || {
         refuse("the cursor's values do not fit the columns".into())

@@ -340,8 +340,11 @@ impl Filters<'_> {
     fn unknown_operator(&self, word: &str, column: &str, place: &Place) -> Refusal {
         let known = COMPARATORS.iter().map(|entry| entry.0).chain(["in", "is"]);
         let shown: String = word.chars().take(40).collect();
-        let refusal = Refusal::new("unknown_operator", format!("there is no operator \"{shown}\""))
-            .at(place);
+        let refusal = Refusal::new(
+            "unknown_operator",
+            format!("there is no operator \"{shown}\""),
+        )
+        .at(place);
         match super::nearest(word, known) {
             Some(near) if word.len() > 1 => refusal.hint(format!("did you mean \"{near}\"?")),
             _ => refusal.hint(format!(
@@ -393,9 +396,12 @@ impl Filters<'_> {
             .find(|entry| entry.0.eq_ignore_ascii_case(word))
             .map(|entry| entry.1)
             .ok_or_else(|| {
-                Refusal::new("invalid_filter", format!("a column cannot be tested with is.{word}"))
-                    .hint("is takes null, not_null, true, false or unknown")
-                    .at(&place)
+                Refusal::new(
+                    "invalid_filter",
+                    format!("a column cannot be tested with is.{word}"),
+                )
+                .hint("is takes null, not_null, true, false or unknown")
+                .at(&place)
             })
     }
 }

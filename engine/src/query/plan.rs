@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-use super::parse::{self, Comparator, Direction, Filter, Keyword, Literal, Name, Nulls, Request, Selected, Test};
+use super::parse::{
+    self, Comparator, Direction, Filter, Keyword, Literal, Name, Nulls, Request, Selected, Test,
+};
 use super::scan::{self, Parameter, Plus};
 use super::{Limits, Place, Refusal, cursor, nearest, value};
 use crate::read_model::{ColumnType, ReadModel, Scalar};
@@ -152,7 +154,10 @@ pub fn row<'m>(model: &'m ReadModel, key: &str, request: &Request) -> Result<Pla
             "unsupported_parameter",
             "a single row can be asked for select, min_position and wait only",
         )
-        .hint(format!("filters, order and pages are for /read/{}", model.name)));
+        .hint(format!(
+            "filters, order and pages are for /read/{}",
+            model.name
+        )));
     }
     let parts: Vec<&str> = key.split(',').collect();
     let names: Vec<&str> = model.key_columns().map(|c| c.name.as_str()).collect();
@@ -259,10 +264,7 @@ fn fit(field: Field<'_>, literal: &Literal) -> Result<String, Refusal> {
     })
 }
 
-fn conditions<'m>(
-    model: &'m ReadModel,
-    filters: &[Filter],
-) -> Result<Vec<Condition<'m>>, Refusal> {
+fn conditions<'m>(model: &'m ReadModel, filters: &[Filter]) -> Result<Vec<Condition<'m>>, Refusal> {
     filters.iter().map(|f| condition(model, f)).collect()
 }
 
@@ -275,7 +277,9 @@ fn condition<'m>(model: &'m ReadModel, filter: &Filter) -> Result<Condition<'m>,
             let field = field(model, name)?;
             let is_json = field.kind == ColumnType::Scalar(Scalar::Json);
             match test {
-                Test::Compare(_, literal) if is_json => return Err(incomparable(field, &literal.place)),
+                Test::Compare(_, literal) if is_json => {
+                    return Err(incomparable(field, &literal.place));
+                }
                 Test::In(_) if is_json => return Err(incomparable(field, &name.place)),
                 Test::Compare(comparator, literal) => {
                     Condition::Compare(field, *comparator, fit(field, literal)?)
@@ -293,7 +297,10 @@ fn condition<'m>(model: &'m ReadModel, filter: &Filter) -> Result<Condition<'m>,
 fn incomparable(field: Field<'_>, place: &Place) -> Refusal {
     Refusal::new(
         "invalid_filter",
-        format!("column \"{}\" has type json, whose values cannot be compared", field.name),
+        format!(
+            "column \"{}\" has type json, whose values cannot be compared",
+            field.name
+        ),
     )
     .hint("test it with is.null or is.not_null, or declare the column as jsonb")
     .at(place)
@@ -304,7 +311,10 @@ fn is(field: Field<'_>, keyword: Keyword, place: &Place) -> Result<Keyword, Refu
     if !is_bool && !matches!(keyword, Keyword::Null | Keyword::NotNull) {
         return Err(Refusal::new(
             "invalid_filter",
-            format!("column \"{}\" has type {}, not bool", field.name, field.kind),
+            format!(
+                "column \"{}\" has type {}, not bool",
+                field.name, field.kind
+            ),
         )
         .hint("only null and not_null can be tested for")
         .at(place));
@@ -361,7 +371,10 @@ fn order<'m>(model: &'m ReadModel, request: &Request) -> Result<Vec<Sort<'m>>, R
         if field.kind == ColumnType::Scalar(Scalar::Json) {
             return Err(Refusal::new(
                 "invalid_order",
-                format!("column \"{}\" has type json, which has no order", field.name),
+                format!(
+                    "column \"{}\" has type json, which has no order",
+                    field.name
+                ),
             )
             .hint("declare the column as jsonb")
             .at(&term.column.place));

@@ -167,7 +167,9 @@ fn classify(error: Error) -> Failure {
 /// PostgreSQL names a value that it cannot read by its number: `unnamed portal parameter $4 = '...'`.
 fn parameter_number(context: &str) -> Option<String> {
     let (_, rest) = context.split_once("parameter $")?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let digits = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
     Some(rest[..digits].to_owned())
 }
 
@@ -190,7 +192,11 @@ fn blame(failure: Failure, parameters: &[Bound]) -> Failure {
 struct Text<'a>(Option<&'a str>);
 
 impl ToSql for Text<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
         match self.0 {
             None => Ok(IsNull::Yes),
             Some(text) => {

@@ -182,7 +182,11 @@ mod tests {
     #[test]
     fn escapes_are_decoded_and_bad_ones_refused() {
         let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(decode(text, Plus::IsSpace).ok().as_deref(), expected, "{text}");
+            assert_eq!(
+                decode(text, Plus::IsSpace).ok().as_deref(),
+                expected,
+                "{text}"
+            );
         };
         check("a+b%2Bc", Some("a b+c"));
         check("%C3%A9", Some("é"));
@@ -203,6 +207,9 @@ mod tests {
             ..Limits::default()
         };
         assert_eq!(parameters("a=b&c", &limits).unwrap().len(), 2);
-        assert_eq!(parameters("a=b&cd", &limits).unwrap_err().code, "query_too_large");
+        assert_eq!(
+            parameters("a=b&cd", &limits).unwrap_err().code,
+            "query_too_large"
+        );
     }
 }

@@ -21,15 +21,18 @@ pub(super) fn check(kind: ColumnType, text: &str) -> Result<String, Misfit> {
     let trimmed = text.trim();
     match scalar {
         Scalar::Bool => {
-            let is_bool = ["true", "false", "t", "f"].contains(&trimmed.to_ascii_lowercase().as_str());
+            let is_bool =
+                ["true", "false", "t", "f"].contains(&trimmed.to_ascii_lowercase().as_str());
             accept(is_bool, trimmed, "write true or false")
         }
         Scalar::Int2 => integer(trimmed, i16::MIN.into(), i16::MAX.into()),
         Scalar::Int4 => integer(trimmed, i32::MIN.into(), i32::MAX.into()),
         Scalar::Int8 => integer(trimmed, i64::MIN, i64::MAX),
-        Scalar::Float4 | Scalar::Float8 | Scalar::Numeric => {
-            accept(is_number(trimmed), trimmed, "write a number such as 12.50 or 1e6")
-        }
+        Scalar::Float4 | Scalar::Float8 | Scalar::Numeric => accept(
+            is_number(trimmed),
+            trimmed,
+            "write a number such as 12.50 or 1e6",
+        ),
         Scalar::Text => Ok(text.to_owned()),
         Scalar::Bytea => {
             let hex = trimmed.strip_prefix("\\x").unwrap_or("-");
@@ -38,7 +41,9 @@ pub(super) fn check(kind: ColumnType, text: &str) -> Result<String, Misfit> {
         }
         Scalar::Uuid => match Uuid::parse_str(trimmed) {
             Ok(uuid) => Ok(uuid.to_string()),
-            Err(_) => Err(Misfit("write it as 00000000-0000-0000-0000-000000000000".into())),
+            Err(_) => Err(Misfit(
+                "write it as 00000000-0000-0000-0000-000000000000".into(),
+            )),
         },
         Scalar::Date => accept(is_date(trimmed), trimmed, "write it as 2026-01-31"),
         Scalar::Timestamptz => accept(
@@ -67,7 +72,9 @@ fn accept(fits: bool, text: &str, hint: &str) -> Result<String, Misfit> {
 fn integer(text: &str, least: i64, greatest: i64) -> Result<String, Misfit> {
     match text.parse::<i64>() {
         Ok(number) if (least..=greatest).contains(&number) => Ok(number.to_string()),
-        _ => Err(Misfit(format!("write a whole number from {least} to {greatest}"))),
+        _ => Err(Misfit(format!(
+            "write a whole number from {least} to {greatest}"
+        ))),
     }
 }
 
@@ -155,7 +162,11 @@ mod tests {
         check("int8", "9223372036854775808", None);
         check("int8", "1.0", None);
         check("int8", "", None);
-        check("numeric", "123456789012345678901234567890.12", Some("123456789012345678901234567890.12"));
+        check(
+            "numeric",
+            "123456789012345678901234567890.12",
+            Some("123456789012345678901234567890.12"),
+        );
         check("numeric", ".5", Some(".5"));
         check("numeric", "1e9999999", None);
         check("numeric", ".", None);
@@ -168,7 +179,11 @@ mod tests {
         check("bytea", "\\x", Some("\\x"));
         check("bytea", "\\xabc", None);
         check("bytea", "abc", None);
-        check("uuid", "67E5504410B1426F9247BB680E5FE0C8", Some("67e55044-10b1-426f-9247-bb680e5fe0c8"));
+        check(
+            "uuid",
+            "67E5504410B1426F9247BB680E5FE0C8",
+            Some("67e55044-10b1-426f-9247-bb680e5fe0c8"),
+        );
         check("uuid", "67e55044", None);
         check("date", "2026-01-31", Some("2026-01-31"));
         check("date", "0044-03-15 BC", Some("0044-03-15 BC"));
@@ -177,8 +192,16 @@ mod tests {
         check("timestamptz", "now", None);
         check("timestamptz", "infinity", Some("infinity"));
         check("timestamptz", "2026-01-31", Some("2026-01-31"));
-        check("timestamptz", "2026-01-31T12:30Z", Some("2026-01-31T12:30Z"));
-        check("timestamptz", "2026-01-31 12:30:59.123456+05:30", Some("2026-01-31 12:30:59.123456+05:30"));
+        check(
+            "timestamptz",
+            "2026-01-31T12:30Z",
+            Some("2026-01-31T12:30Z"),
+        );
+        check(
+            "timestamptz",
+            "2026-01-31 12:30:59.123456+05:30",
+            Some("2026-01-31 12:30:59.123456+05:30"),
+        );
         check("timestamptz", "2026-01-31T12:30:00 05:30", None);
         check("timestamptz", "2026-01-31T12:30:00é", None);
         check("jsonb", "{\"a\":[1]}", Some("{\"a\":[1]}"));

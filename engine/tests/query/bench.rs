@@ -23,7 +23,7 @@ const SCHEMA: &str = "
     create schema gobo;
     create table gobo.checkpoints (generation bigint primary key, position bigint not null);
     create table gobo.read_models (name text primary key, projection text not null, revision bigint not null);
-    create table gobo.dead_letters (generation bigint, position bigint, stream_id text, primary key (generation, position));
+    create table gobo.dead_letters (generation bigint, position bigint, stream_id text, state text not null default 'failed', primary key (generation, position));
 ";
 
 pub(crate) struct Bench {
@@ -47,7 +47,9 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
@@ -105,7 +107,7 @@ impl Bench {
             refresh,
             pokes,
             upstream: Upstream {
-                head: heads,
+                head: Arc::new(move || *heads.borrow()),
                 age_after: Arc::new(|_| Box::pin(async { Ok(Some(Duration::from_millis(1_500))) })),
                 poke: Arc::new(move || {
                     poked.fetch_add(1, Ordering::SeqCst);

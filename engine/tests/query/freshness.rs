@@ -45,17 +45,26 @@ async fn answers_say_how_fresh_they_are() {
         assert_eq!(answer.header(name), value, "{name}");
     }
     bench.head.send_replace(Head { safe: 11, head: 12 });
-    assert_eq!(bench.get("/read/orders").await.header("gobo-lag-seconds"), "1.500");
+    assert_eq!(
+        bench.get("/read/orders").await.header("gobo-lag-seconds"),
+        "1.500"
+    );
     // What the source knows may be older than what was projected meanwhile.
     bench.head.send_replace(Head { safe: 5, head: 7 });
-    assert_eq!(bench.get("/read/orders").await.header("gobo-head-position"), "10");
+    assert_eq!(
+        bench.get("/read/orders").await.header("gobo-head-position"),
+        "10"
+    );
 }
 
 #[tokio::test]
 async fn dead_letters_are_counted_and_named_up_to_the_position_asked_for() {
     let bench = orders().await;
     bench.sql("insert into gobo.dead_letters values (1, 3, 'a'), (1, 5, 'a'), (1, 9, 'b'), (2, 1, 'c')").await;
-    assert_eq!(bench.get("/read/orders").await.header("gobo-dead-letters"), "3");
+    assert_eq!(
+        bench.get("/read/orders").await.header("gobo-dead-letters"),
+        "3"
+    );
     let answer = bench.get("/read/orders?min_position=5").await;
     assert_eq!(answer.header("gobo-dead-letters"), "3; positions=\"3 5\"");
 }
@@ -88,9 +97,19 @@ async fn a_reader_waits_for_its_own_write_and_wakes_when_it_is_there() {
         commit(&bench, 11).await;
         bench.progress.committed();
     };
-    let (answer, ()) = tokio::join!(bench.get("/read/orders?min_position=11&wait=30s"), loop_of_the_projection);
-    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "[{\"id\":11}]"));
-    assert_eq!(bench.pokes.load(Ordering::SeqCst), 1, "the source was asked to look");
+    let (answer, ()) = tokio::join!(
+        bench.get("/read/orders?min_position=11&wait=30s"),
+        loop_of_the_projection
+    );
+    assert_eq!(
+        (answer.status.as_u16(), answer.body.as_str()),
+        (200, "[{\"id\":11}]")
+    );
+    assert_eq!(
+        bench.pokes.load(Ordering::SeqCst),
+        1,
+        "the source was asked to look"
+    );
     assert!(!bench.progress.is_awaited(1));
 }
 
@@ -101,7 +120,10 @@ async fn a_commit_of_another_process_is_noticed_without_a_hint() {
         bench.progress.awaited(1).await;
         commit(&bench, 11).await;
     };
-    let (answer, ()) = tokio::join!(bench.get("/read/orders/11?min_position=11&wait=30s"), elsewhere);
+    let (answer, ()) = tokio::join!(
+        bench.get("/read/orders/11?min_position=11&wait=30s"),
+        elsewhere
+    );
     assert_eq!(answer.status, 200);
 }
 
@@ -112,14 +134,35 @@ async fn waiting_ends_with_the_reason_or_with_old_rows_as_preferred() {
     let started = Instant::now();
     let late = bench.get("/read/orders?min_position=11&wait=50ms").await;
     assert!(started.elapsed() >= Duration::from_millis(50));
-    assert_eq!((late.status.as_u16(), late.code().as_str()), (503, "not_yet"));
-    assert_eq!((late.header("gobo-position"), late.header("retry-after")), ("10", "1"));
-    assert!(!late.body.contains("no event has that position"), "{}", late.body);
+    assert_eq!(
+        (late.status.as_u16(), late.code().as_str()),
+        (503, "not_yet")
+    );
+    assert_eq!(
+        (late.header("gobo-position"), late.header("retry-after")),
+        ("10", "1")
+    );
+    assert!(
+        !late.body.contains("no event has that position"),
+        "{}",
+        late.body
+    );
     let beyond = bench.get("/read/orders?min_position=12&wait=0ms").await;
-    assert!(beyond.body.contains("no event has that position yet, the last one has 11"), "{}", beyond.body);
+    assert!(
+        beyond
+            .body
+            .contains("no event has that position yet, the last one has 11"),
+        "{}",
+        beyond.body
+    );
     let stale = [("prefer", "return=minimal, stale=ok")];
-    let stale = bench.send("GET", "/read/orders?min_position=11&wait=1ms", &stale).await;
-    assert_eq!((stale.status.as_u16(), stale.header("gobo-stale")), (200, "true"));
+    let stale = bench
+        .send("GET", "/read/orders?min_position=11&wait=1ms", &stale)
+        .await;
+    assert_eq!(
+        (stale.status.as_u16(), stale.header("gobo-stale")),
+        (200, "true")
+    );
     assert_eq!(stale.header("gobo-position"), "10");
 }
 
@@ -134,8 +177,15 @@ async fn the_number_of_waiting_readers_is_bounded() {
     let second = async {
         bench.progress.awaited(1).await;
         let refused = bench.get("/read/orders?min_position=11").await;
-        assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "too_many_waiters"));
-        assert_eq!(bench.get("/read/orders?min_position=10").await.status, 200, "nothing to wait for");
+        assert_eq!(
+            (refused.status.as_u16(), refused.code().as_str()),
+            (503, "too_many_waiters")
+        );
+        assert_eq!(
+            bench.get("/read/orders?min_position=10").await.status,
+            200,
+            "nothing to wait for"
+        );
         commit(&bench, 11).await;
     };
     let (first, ()) = tokio::join!(bench.get("/read/orders?min_position=11&wait=30s"), second);
@@ -148,23 +198,47 @@ async fn a_reader_who_has_the_rows_is_told_so() {
     commit(&bench, 11).await;
     let first = bench.get("/read/orders?order=id").await;
     let tag = first.header("etag").to_owned();
-    let again = async |uri: &str, tag: &str| {
-        bench.send("GET", uri, &[("if-none-match", tag)]).await
-    };
+    let again =
+        async |uri: &str, tag: &str| bench.send("GET", uri, &[("if-none-match", tag)]).await;
     let same = again("/read/orders?order=id", &tag).await;
-    assert_eq!((same.status.as_u16(), same.body.as_str(), same.header("etag")), (304, "", tag.as_str()));
+    assert_eq!(
+        (
+            same.status.as_u16(),
+            same.body.as_str(),
+            same.header("etag")
+        ),
+        (304, "", tag.as_str())
+    );
     assert_eq!(same.header("gobo-position"), "11");
-    assert_eq!(again("/read/orders?order=id", &format!("\"x\", W/{tag}")).await.status, 304);
-    assert_eq!(again("/read/orders?order=id.desc", &tag).await.status, 200, "another representation");
+    assert_eq!(
+        again("/read/orders?order=id", &format!("\"x\", W/{tag}"))
+            .await
+            .status,
+        304
+    );
+    assert_eq!(
+        again("/read/orders?order=id.desc", &tag).await.status,
+        200,
+        "another representation"
+    );
     // Events that do not touch the read model move the position only.
     bench.sql("update gobo.checkpoints set position = 20").await;
     let moved = again("/read/orders?order=id", &tag).await;
-    assert_eq!((moved.status.as_u16(), moved.header("gobo-position")), (304, "20"));
+    assert_eq!(
+        (moved.status.as_u16(), moved.header("gobo-position")),
+        (304, "20")
+    );
     commit(&bench, 21).await;
     let changed = again("/read/orders?order=id", &tag).await;
-    assert_eq!((changed.status.as_u16(), changed.header("gobo-revision")), (200, "3"));
+    assert_eq!(
+        (changed.status.as_u16(), changed.header("gobo-revision")),
+        (200, "3")
+    );
     assert_ne!(changed.header("etag"), tag);
     let row = bench.get("/read/orders/21").await;
-    assert_eq!(again("/read/orders/21", row.header("etag")).await.status, 304);
+    assert_eq!(
+        again("/read/orders/21", row.header("etag")).await.status,
+        304
+    );
     assert_eq!(bench.get("/read/orders/22").await.header("etag"), "");
 }

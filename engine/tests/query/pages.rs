@@ -5,7 +5,9 @@ use crate::bench::{Bench, model};
 async fn grid() -> Bench {
     let bench = Bench::new().await;
     let columns = "region text, id int8, rank int4?, price numeric?, seen timestamptz?, ratio float8?, doc jsonb?, ok bool?";
-    bench.deploy(1, &model("grid", columns, &["region", "id"])).await;
+    bench
+        .deploy(1, &model("grid", columns, &["region", "id"]))
+        .await;
     bench
         .sql(
             "insert into gobo_g1.grid
@@ -42,15 +44,25 @@ async fn pages_together_are_the_whole_in_every_order() {
         "doc,ok.desc",
         "ok,_position.desc,_updated_at",
     ] {
-        let query = if order.is_empty() { String::new() } else { format!("&order={order}") };
+        let query = if order.is_empty() {
+            String::new()
+        } else {
+            format!("&order={order}")
+        };
         let whole = bench.rows(&format!("/read/grid?limit=1000{query}")).await;
         assert_eq!(whole.len(), 60, "{order}");
         for size in [1, 7, 59, 60] {
-            let pages = bench.pages(&format!("/read/grid?limit={size}{query}")).await;
+            let pages = bench
+                .pages(&format!("/read/grid?limit={size}{query}"))
+                .await;
             assert_eq!(pages, whole, "{order} by {size}");
         }
-        let filtered = bench.rows(&format!("/read/grid?limit=1000&rank=gt.2{query}")).await;
-        let pages = bench.pages(&format!("/read/grid?limit=4&rank=gt.2{query}")).await;
+        let filtered = bench
+            .rows(&format!("/read/grid?limit=1000&rank=gt.2{query}"))
+            .await;
+        let pages = bench
+            .pages(&format!("/read/grid?limit=4&rank=gt.2{query}"))
+            .await;
         assert_eq!(pages, filtered, "{order}, filtered");
     }
 }
@@ -65,21 +77,42 @@ async fn nulls_and_directions_are_as_asked_for() {
         );
         let row = bench.admin.query_one(&sql, &[]).await.unwrap();
         let expected: Vec<i64> = serde_json::from_str(row.get(0)).unwrap();
-        let rows = bench.rows(&format!("/read/grid?select=id&order={order}")).await;
+        let rows = bench
+            .rows(&format!("/read/grid?select=id&order={order}"))
+            .await;
         let found: Vec<i64> = rows.iter().map(|row| row["id"].as_i64().unwrap()).collect();
         assert_eq!(found, expected, "{order}");
     };
     check("rank,id", "rank asc nulls last, id, region").await;
     check("rank.desc,id", "rank desc nulls first, id, region").await;
-    check("rank.nullsfirst,id.desc", "rank nulls first, id desc, region desc").await;
-    check("price.desc.nullslast", "price desc nulls last, region desc, id desc").await;
+    check(
+        "rank.nullsfirst,id.desc",
+        "rank nulls first, id desc, region desc",
+    )
+    .await;
+    check(
+        "price.desc.nullslast",
+        "price desc nulls last, region desc, id desc",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_cursor_fits_its_own_order_only() {
     let bench = grid().await;
-    bench.deploy(1, &model("other", "region text, id int8, rank int4?", &["region", "id"])).await;
-    let first = bench.get("/read/grid?order=rank.desc&limit=2&select=id").await;
+    bench
+        .deploy(
+            1,
+            &model(
+                "other",
+                "region text, id int8, rank int4?",
+                &["region", "id"],
+            ),
+        )
+        .await;
+    let first = bench
+        .get("/read/grid?order=rank.desc&limit=2&select=id")
+        .await;
     let cursor = first.header("gobo-next-cursor").to_owned();
     assert!(!cursor.is_empty());
     assert_eq!(first.header("content-range"), "0-1/*");
@@ -87,7 +120,11 @@ async fn a_cursor_fits_its_own_order_only() {
         first.header("link"),
         format!("</read/grid?order=rank.desc&limit=2&select=id&cursor={cursor}>; rel=\"next\"")
     );
-    let next = bench.get(&format!("/read/grid?order=rank.desc&limit=5&cursor={cursor}")).await;
+    let next = bench
+        .get(&format!(
+            "/read/grid?order=rank.desc&limit=5&cursor={cursor}"
+        ))
+        .await;
     assert_eq!(next.status, 200);
     assert_eq!(next.header("content-range"), "");
     for query in [
@@ -102,10 +139,16 @@ async fn a_cursor_fits_its_own_order_only() {
         "cursor=bnVsbA".to_owned(),
     ] {
         let answer = bench.get(&format!("/read/grid?{query}")).await;
-        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "invalid_cursor"), "{query}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (400, "invalid_cursor"),
+            "{query}"
+        );
         assert!(answer.json()["hint"].is_string(), "{query}");
     }
-    let answer = bench.get(&format!("/read/other?order=rank.desc&cursor={cursor}")).await;
+    let answer = bench
+        .get(&format!("/read/other?order=rank.desc&cursor={cursor}"))
+        .await;
     assert_eq!(answer.code(), "invalid_cursor");
 }
 
@@ -122,11 +165,27 @@ async fn the_last_page_has_no_next_one() {
         ("/read/grid?id=eq.-1", false),
     ] {
         let answer = bench.get(uri).await;
-        assert_eq!(!answer.header("gobo-next-cursor").is_empty(), is_more, "{uri}");
+        assert_eq!(
+            !answer.header("gobo-next-cursor").is_empty(),
+            is_more,
+            "{uri}"
+        );
         assert_eq!(!answer.header("link").is_empty(), is_more, "{uri}");
     }
-    assert_eq!(bench.get("/read/grid?limit=10&offset=55").await.header("content-range"), "55-59/*");
-    assert_eq!(bench.get("/read/grid?id=eq.-1").await.header("content-range"), "*/*");
+    assert_eq!(
+        bench
+            .get("/read/grid?limit=10&offset=55")
+            .await
+            .header("content-range"),
+        "55-59/*"
+    );
+    assert_eq!(
+        bench
+            .get("/read/grid?id=eq.-1")
+            .await
+            .header("content-range"),
+        "*/*"
+    );
 }
 
 #[tokio::test]
@@ -137,7 +196,9 @@ async fn without_a_limit_there_are_as_many_rows_as_the_configuration_allows() {
     };
     let bench = Bench::with(limits, "2s").await;
     bench.deploy(1, &model("numbers", "n int4", &["n"])).await;
-    bench.sql("insert into gobo_g1.numbers select generate_series(1, 10)").await;
+    bench
+        .sql("insert into gobo_g1.numbers select generate_series(1, 10)")
+        .await;
     assert_eq!(bench.rows("/read/numbers").await.len(), 3);
     assert_eq!(bench.rows("/read/numbers?limit=1000").await.len(), 3);
     assert_eq!(bench.pages("/read/numbers").await.len(), 10);

@@ -23,7 +23,7 @@ impl Answered {
         fresh: &Freshness,
         min_position: Option<i64>,
     ) -> Self {
-        let head = *live.upstream.head.borrow();
+        let head = (live.upstream.head)();
         let mut answered = Self {
             headers: HeaderMap::new(),
         };
@@ -165,7 +165,10 @@ pub(super) fn representation(statement: &Statement, format: Format) -> String {
         Format::Json => "json",
         Format::Object => "object",
     });
-    hash.finalize()[..8].iter().map(|b| format!("{b:02x}")).collect()
+    hash.finalize()[..8]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 /// Whether `If-None-Match` names the tag, compared weakly as RFC 9110 has it.
@@ -211,7 +214,10 @@ pub(super) fn page(
         uri.path(),
         query.join("&")
     );
-    for (name, value) in [(header::LINK, link.as_str()), (HeaderName::from_static("gobo-next-cursor"), next)] {
+    for (name, value) in [
+        (header::LINK, link.as_str()),
+        (HeaderName::from_static("gobo-next-cursor"), next),
+    ] {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }

@@ -54,7 +54,10 @@ fn conditions_are_read_as_postgrest_reads_them() {
         "(and (Eq a [1]) (not (or (Lt b [2]) (not (Null c)))))",
     );
     check("not.and=(a.eq.1)", "(not (and (Eq a [1])))");
-    check("or=(\"a.b\".eq.\"x)\",order.in.(1,2))", "(or (Eq a.b [x)]) (In order [1][2]))");
+    check(
+        "or=(\"a.b\".eq.\"x)\",order.in.(1,2))",
+        "(or (Eq a.b [x)]) (In order [1][2]))",
+    );
 }
 
 #[test]
@@ -81,7 +84,11 @@ fn malformed_queries_are_refused_with_their_place() {
     check("or=()", "invalid_filter", 2);
     check("or=(é.eq.(1))", "invalid_filter", 7);
     check("and=(or(and(a.eq.1)))", "invalid_filter", 8);
-    check("or=(a.is.null,a.is.null,a.is.null,a.is.null,a.is.null,a.is.null)", "query_too_large", 54);
+    check(
+        "or=(a.is.null,a.is.null,a.is.null,a.is.null,a.is.null,a.is.null)",
+        "query_too_large",
+        54,
+    );
     check("select=", "invalid_select", 1);
     check("select=a,,b", "invalid_select", 3);
     check("select=a::int", "invalid_select", 2);
@@ -104,8 +111,9 @@ fn malformed_queries_are_refused_with_their_place() {
 
 #[test]
 fn order_pages_and_waiting_are_read() {
-    let request = read("order=a.desc.nullslast,b,c.nullsfirst&limit=10&offset=20&min_position=7&wait=250ms")
-        .unwrap();
+    let request =
+        read("order=a.desc.nullslast,b,c.nullsfirst&limit=10&offset=20&min_position=7&wait=250ms")
+            .unwrap();
     let terms: Vec<_> = request
         .order
         .iter()
@@ -135,15 +143,50 @@ fn no_text_makes_the_parser_panic() {
         (state % below as u64) as usize
     };
     let pieces = [
-        "a", "eq", ".", ",", "(", ")", "\"", "\\", "not.", "and", "or", "in.", "is.", "null", "=",
-        "&", "order=", "select=", "*", "desc", "%22", "%", "%c3%a9", "é", "+", "limit=", "wait=",
-        "9", "s", "cursor=", "::", "->", "'", ";--", "\u{1F600}",
+        "a",
+        "eq",
+        ".",
+        ",",
+        "(",
+        ")",
+        "\"",
+        "\\",
+        "not.",
+        "and",
+        "or",
+        "in.",
+        "is.",
+        "null",
+        "=",
+        "&",
+        "order=",
+        "select=",
+        "*",
+        "desc",
+        "%22",
+        "%",
+        "%c3%a9",
+        "é",
+        "+",
+        "limit=",
+        "wait=",
+        "9",
+        "s",
+        "cursor=",
+        "::",
+        "->",
+        "'",
+        ";--",
+        "\u{1F600}",
     ];
     for _ in 0..50_000 {
         let count = next(20);
         let text: String = (0..count).map(|_| pieces[next(pieces.len())]).collect();
         // Refused or read, never a panic; a place is within the text.
-        if let Err(Refusal { place: Some(place), .. }) = read(&text) {
+        if let Err(Refusal {
+            place: Some(place), ..
+        }) = read(&text)
+        {
             assert!(place.at <= text.chars().count() + 1, "{text}: {place:?}");
         }
     }
