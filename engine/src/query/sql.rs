@@ -93,7 +93,7 @@ fn fresh_from() -> String {
     format!(
         "gobo.checkpoints c left join gobo.read_models m on m.name = $2 \
          cross join lateral (select count(*) as count from (select 1 from gobo.dead_letters d \
-         where d.generation = c.generation and d.state <> 'discarded' limit {MAX_DEAD_LETTERS}) as some) as dead"
+         where d.generation = c.generation and d.state <> 'discarded' limit {MAX_DEAD_LETTERS}) as letters) as dead"
     )
 }
 

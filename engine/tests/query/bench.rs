@@ -206,6 +206,16 @@ impl Bench {
     }
 }
 
+/// Awaits `main` while `other` goes on, and not for `other` when `main` ends without it.
+pub(crate) async fn beside<T>(main: impl Future<Output = T>, other: impl Future<Output = ()>) -> T {
+    let mut main = std::pin::pin!(main);
+    tokio::select! {
+        output = &mut main => return output,
+        () = other => {}
+    }
+    main.await
+}
+
 /// A read model from `name type` lines; a `?` after the type makes a column nullable.
 pub(crate) fn model(name: &str, columns: &str, key: &[&str]) -> ReadModel {
     let columns: Vec<Column> = columns
