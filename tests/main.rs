@@ -4,3 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod race;
+mod source;
+mod import;
+mod migrate;
+mod store;
+mod streams;

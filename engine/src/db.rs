@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::mpsc;
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Config, Notification};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -15,7 +16,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 #[derive(Clone)]
 pub struct Database {
     config: Config,
-    tls: MakeRustlsConnect,
+    tls: Tls,
 }
 
 /// A database URL that cannot be used.
@@ -52,7 +53,7 @@ impl Database {
             .with_no_client_auth();
         Ok(Self {
             config,
-            tls: MakeRustlsConnect::new(tls),
+            tls: Tls(MakeRustlsConnect::new(tls)),
         })
     }
 
@@ -101,6 +102,13 @@ impl Database {
         Ok((client, receiver))
     }
 
+    /// Asks the server to stop what the session is doing. It may come too late, and then stop nothing or the session's
+    /// next statement; that fails with SQLSTATE 57014.
+    pub async fn cancel(&self, client: &Client) {
+        // Without it the statement goes on to its end, which costs time and nothing else.
+        let _ = client.cancel_token().cancel_query(self.tls.clone()).await;
+    }
+
     /// A pool of at most `size` sessions.
     pub fn pool(&self, purpose: &str, size: usize, settings: &[(&str, &str)]) -> Pool {
         let manager = Manager::from_config(
@@ -144,6 +152,24 @@ impl Database {
     }
 }
 
+/// TLS that can be prepared for a unix socket too: it has no host name to verify, and the server never offers TLS there.
+#[derive(Clone)]
+struct Tls(MakeRustlsConnect);
+
+impl<S> MakeTlsConnect<S> for Tls
+where
+    MakeRustlsConnect: MakeTlsConnect<S>,
+{
+    type Stream = <MakeRustlsConnect as MakeTlsConnect<S>>::Stream;
+    type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<S>>::TlsConnect;
+    type Error = <MakeRustlsConnect as MakeTlsConnect<S>>::Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Self::Error> {
+        let host = if host.is_empty() { "localhost" } else { host };
+        self.0.make_tls_connect(host)
+    }
+}
+
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The configuration holds the password.
@@ -171,19 +197,18 @@ impl<'a> FromSql<'a> for Raw<'a> {
     }
 }
 
-impl ToSql for Raw<'_> {
+/// A parameter that is already in PostgreSQL's binary format.
+#[derive(Debug)]
+pub struct RawParam(pub Vec<u8>);
+
+impl ToSql for RawParam {
     fn to_sql(
         &self,
         _: &Type,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
-        match self.0 {
-            None => Ok(IsNull::Yes),
-            Some(bytes) => {
-                out.extend_from_slice(bytes);
-                Ok(IsNull::No)
-            }
-        }
+        out.extend_from_slice(&self.0);
+        Ok(IsNull::No)
     }
 
     fn accepts(_: &Type) -> bool {
@@ -215,5 +240,13 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
             let detail = db.detail().map(|d| format!(" ({d})")).unwrap_or_default();
             format!("{}{detail} [SQLSTATE {}]", db.message(), db.code().code())
         }
+    }
+}
+
+/// The same for a connection that was asked of a pool.
+pub fn describe_pool(error: &deadpool_postgres::PoolError) -> String {
+    match error {
+        deadpool_postgres::PoolError::Backend(error) => describe(error),
+        other => format!("no database connection is free: {other}"),
     }
 }

@@ -1,6 +1,12 @@
 //! Read models: typed columns, a key, and the tables that hold their rows.
 
 pub mod column;
+pub mod jsonb;
+pub mod rows;
+pub mod schema;
+pub mod unnest;
+pub mod value;
+pub mod writer;
 
 pub use column::{Column, ColumnType, Scalar};
 

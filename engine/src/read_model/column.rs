@@ -116,6 +116,19 @@ impl ColumnType {
         }
     }
 
+    /// The type with this oid, if it is one of the contract's.
+    pub fn from_oid(oid: u32) -> Option<Self> {
+        SCALARS.iter().find_map(|entry| {
+            if entry.3 == oid {
+                Some(ColumnType::Scalar(entry.0))
+            } else if entry.4 == oid {
+                Some(ColumnType::Array(entry.0))
+            } else {
+                None
+            }
+        })
+    }
+
     /// Whether the type may be part of a key: its equality must be that of its bytes.
     pub fn may_be_key(self) -> bool {
         match self {
