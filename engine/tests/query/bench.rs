@@ -107,7 +107,7 @@ impl Bench {
             refresh,
             pokes,
             upstream: Upstream {
-                head: Arc::new(move || *heads.borrow()),
+                head: heads,
                 age_after: Arc::new(|_| Box::pin(async { Ok(Some(Duration::from_millis(1_500))) })),
                 poke: Arc::new(move || {
                     poked.fetch_add(1, Ordering::SeqCst);
