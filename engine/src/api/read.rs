@@ -322,7 +322,7 @@ impl<'a> Ask<'a> {
         wait: Duration,
     ) -> Result<Response, Stop> {
         let fresh = crate::query::freshness(&self.shared.pool, &self.model, target).await?;
-        let head = (live.upstream.head)().head.max(fresh.position);
+        let head = live.upstream.head.borrow().head.max(fresh.position);
         let mut detail = format!(
             "read model \"{}\" is at position {}, and did not reach {position} within {} s",
             self.model,

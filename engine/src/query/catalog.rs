@@ -30,7 +30,7 @@ pub struct LiveModel {
 #[derive(Clone)]
 pub struct Upstream {
     /// How far events go.
-    pub head: Arc<dyn Fn() -> Head + Send + Sync>,
+    pub head: watch::Receiver<Head>,
     /// The age of the oldest event after a position, by the database's clock; `None` when there is none.
     pub age_after: AgeAfter,
     /// Makes the source look for events now.
@@ -47,7 +47,7 @@ pub type Away = Box<dyn Error + Send + Sync>;
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream")
-            .field("head", &(self.head)())
+            .field("head", &*self.head.borrow())
             .finish_non_exhaustive()
     }
 }

@@ -107,7 +107,7 @@ impl Bench {
             refresh,
             pokes,
             upstream: Upstream {
-                head: Arc::new(move || *heads.borrow()),
+                head: heads,
                 age_after: Arc::new(|_| Box::pin(async { Ok(Some(Duration::from_millis(1_500))) })),
                 poke: Arc::new(move || {
                     poked.fetch_add(1, Ordering::SeqCst);
@@ -204,6 +204,16 @@ impl Bench {
             assert!(rows.len() < 10_000, "pages without end");
         }
     }
+}
+
+/// Awaits `main` while `other` goes on, and not for `other` when `main` ends without it.
+pub(crate) async fn beside<T>(main: impl Future<Output = T>, other: impl Future<Output = ()>) -> T {
+    let mut main = std::pin::pin!(main);
+    tokio::select! {
+        output = &mut main => return output,
+        () = other => {}
+    }
+    main.await
 }
 
 /// A read model from `name type` lines; a `?` after the type makes a column nullable.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gobo::query::Limits;
 use gobo::query::catalog::Head;
 
-use crate::bench::{Bench, model};
+use crate::bench::{Bench, beside, model};
 
 async fn orders() -> Bench {
     let bench = Bench::new().await;
@@ -97,10 +97,11 @@ async fn a_reader_waits_for_its_own_write_and_wakes_when_it_is_there() {
         commit(&bench, 11).await;
         bench.progress.committed();
     };
-    let (answer, ()) = tokio::join!(
+    let answer = beside(
         bench.get("/read/orders?min_position=11&wait=30s"),
-        loop_of_the_projection
-    );
+        loop_of_the_projection,
+    )
+    .await;
     assert_eq!(
         (answer.status.as_u16(), answer.body.as_str()),
         (200, "[{\"id\":11}]")
@@ -120,10 +121,11 @@ async fn a_commit_of_another_process_is_noticed_without_a_hint() {
         bench.progress.awaited(1).await;
         commit(&bench, 11).await;
     };
-    let (answer, ()) = tokio::join!(
+    let answer = beside(
         bench.get("/read/orders/11?min_position=11&wait=30s"),
-        elsewhere
-    );
+        elsewhere,
+    )
+    .await;
     assert_eq!(answer.status, 200);
 }
 
@@ -188,7 +190,7 @@ async fn the_number_of_waiting_readers_is_bounded() {
         );
         commit(&bench, 11).await;
     };
-    let (first, ()) = tokio::join!(bench.get("/read/orders?min_position=11&wait=30s"), second);
+    let first = beside(bench.get("/read/orders?min_position=11&wait=30s"), second).await;
     assert_eq!(first.status, 200);
 }
 

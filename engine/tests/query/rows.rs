@@ -5,7 +5,7 @@ use std::time::Duration;
 use gobo::query::Limits;
 use serde_json::json;
 
-use crate::bench::{Bench, model};
+use crate::bench::{Bench, beside, model};
 
 #[tokio::test]
 async fn a_row_is_found_by_its_percent_encoded_key() {
@@ -139,7 +139,7 @@ async fn a_reader_of_a_generation_that_is_gone_gets_the_next_ones_rows() {
         bench.refresh.notified().await;
         bench.publish(2, &orders);
     };
-    let (answer, ()) = tokio::join!(bench.get("/read/orders"), refresh);
+    let answer = beside(bench.get("/read/orders"), refresh).await;
     assert_eq!(
         (answer.status.as_u16(), answer.body.as_str()),
         (200, "[{\"id\":2}]")

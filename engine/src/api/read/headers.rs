@@ -23,7 +23,7 @@ impl Answered {
         fresh: &Freshness,
         min_position: Option<i64>,
     ) -> Self {
-        let head = (live.upstream.head)();
+        let head = *live.upstream.head.borrow();
         let mut answered = Self {
             headers: HeaderMap::new(),
         };
