@@ -75,18 +75,29 @@ impl Sources {
 }
 
 fn upstream(source: &Source) -> Upstream {
-    let heads = source.safe_head();
+    let mut heads = source.safe_head();
+    let (sender, head) = watch::channel(Head::default());
+    tokio::spawn(async move {
+        loop {
+            let found = {
+                let found = heads.borrow_and_update();
+                Head {
+                    safe: found.position,
+                    head: found.head,
+                }
+            };
+            sender.send_if_modified(|old| std::mem::replace(old, found) != found);
+            tokio::select! {
+                changed = heads.changed() => if changed.is_err() { return },
+                () = sender.closed() => return,
+            }
+        }
+    });
     // One for all who ask, made when first asked: it holds a session when the answer is not in memory.
     let reader: Arc<Mutex<Option<Reader>>> = Arc::default();
     let (asked, poked) = (source.clone(), source.clone());
     Upstream {
-        head: Arc::new(move || {
-            let found = heads.borrow();
-            Head {
-                safe: found.position,
-                head: found.head,
-            }
-        }),
+        head,
         age_after: Arc::new(move |position| {
             let (reader, source) = (reader.clone(), asked.clone());
             Box::pin(async move {

@@ -50,7 +50,7 @@ pub(super) fn publish(registry: &Registry, sources: &Sources, models: &watch::Se
             old.generation == deployed.generation
                 && old.projection == deployed.projection
                 && old.model == *served.model()
-                && Arc::ptr_eq(&old.upstream.head, &upstream.head)
+                && old.upstream.head.same_channel(&upstream.head)
         });
         let live = kept.cloned().unwrap_or_else(|| {
             Arc::new(LiveModel {

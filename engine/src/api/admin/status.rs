@@ -165,7 +165,7 @@ async fn progress(admin: &Admin, source: &str, position: i64) -> (Option<i64>, O
     let Some(upstream) = admin.sources.upstream(source) else {
         return (None, None);
     };
-    let head = (upstream.head)();
+    let head = *upstream.head.borrow();
     if position >= head.head {
         return (Some(head.head), Some(0.0));
     }
