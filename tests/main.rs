@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
-mod race;
-mod source;
 mod import;
 mod migrate;
+mod orders;
+mod race;
+mod recovery;
+mod source;
 mod store;
 mod streams;
