@@ -145,11 +145,14 @@ fn table(
     columns: &[&str],
     page: anyhow::Result<(Vec<RawRow>, Option<String>)>,
 ) {
-    let _ = writeln!(screen, "\n  {name}");
+    let _ = writeln!(screen, "\n  /read/{name}");
     let Ok((rows, _)) = page else {
         let _ = writeln!(screen, "    (not readable yet)");
         return;
     };
+    let names = columns.iter().map(|column| format!("{column:<14}"));
+    let names = names.collect::<Vec<_>>().join(" ");
+    let _ = writeln!(screen, "    {}", names.trim_end());
     for row in rows {
         let cells = columns.iter().map(|column| {
             let raw = row.get(*column).map_or("", |value| value.get());
