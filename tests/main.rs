@@ -6,5 +6,7 @@
 mod cluster;
 mod import;
 mod migrate;
+mod race;
+mod source;
 mod store;
 mod streams;

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::mpsc;
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Config, Notification};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -15,7 +16,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 #[derive(Clone)]
 pub struct Database {
     config: Config,
-    tls: MakeRustlsConnect,
+    tls: Tls,
 }
 
 /// A database URL that cannot be used.
@@ -52,7 +53,7 @@ impl Database {
             .with_no_client_auth();
         Ok(Self {
             config,
-            tls: MakeRustlsConnect::new(tls),
+            tls: Tls(MakeRustlsConnect::new(tls)),
         })
     }
 
@@ -101,6 +102,13 @@ impl Database {
         Ok((client, receiver))
     }
 
+    /// Asks the server to stop what the session is doing. It may come too late, and then stop nothing or the session's
+    /// next statement; that fails with SQLSTATE 57014.
+    pub async fn cancel(&self, client: &Client) {
+        // Without it the statement goes on to its end, which costs time and nothing else.
+        let _ = client.cancel_token().cancel_query(self.tls.clone()).await;
+    }
+
     /// A pool of at most `size` sessions.
     pub fn pool(&self, purpose: &str, size: usize, settings: &[(&str, &str)]) -> Pool {
         let manager = Manager::from_config(
@@ -141,6 +149,24 @@ impl Database {
             .options(options)
             .application_name(format!("gobo {purpose}"));
         config
+    }
+}
+
+/// TLS that can be prepared for a unix socket too: it has no host name to verify, and the server never offers TLS there.
+#[derive(Clone)]
+struct Tls(MakeRustlsConnect);
+
+impl<S> MakeTlsConnect<S> for Tls
+where
+    MakeRustlsConnect: MakeTlsConnect<S>,
+{
+    type Stream = <MakeRustlsConnect as MakeTlsConnect<S>>::Stream;
+    type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<S>>::TlsConnect;
+    type Error = <MakeRustlsConnect as MakeTlsConnect<S>>::Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Self::Error> {
+        let host = if host.is_empty() { "localhost" } else { host };
+        self.0.make_tls_connect(host)
     }
 }
 

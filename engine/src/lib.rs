@@ -3,6 +3,7 @@
 // The flow, top to bottom.
 pub mod event;
 pub mod frame;
+pub mod source;
 pub mod store;
 
 // The control plane.

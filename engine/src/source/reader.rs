@@ -1,0 +1,292 @@
+//! One consumer's way through a source: from memory at the head, on its own connection behind it.
+
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::columns::{Table, failed, refused};
+use super::ring;
+use super::scan::{End, scan};
+use super::{Limits, SafeHead, Source, SourceError, State};
+use crate::event::{Batch, Micros, Position};
+
+/// How many positions one statement looks at: no snapshot is held for longer than that takes.
+const SPAN: i64 = 500_000;
+
+/// A guess at an event's size, until one has been seen.
+const TYPICAL_BYTES: usize = 512;
+
+/// Reads a source in order. Opens a connection of its own as soon as it has to read on its own.
+#[derive(Debug)]
+pub struct Reader {
+    source: Source,
+    session: Option<Session>,
+    event_bytes: usize,
+}
+
+/// A connection to the very server that the tail looks at.
+struct Session {
+    epoch: u64,
+    client: Client,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    pub(super) fn new(source: Source) -> Self {
+        source.count_reader(1);
+        Self {
+            source,
+            session: None,
+            event_bytes: TYPICAL_BYTES,
+        }
+    }
+
+    /// The source that is read.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The next events after `after`: all at or below the safe head, in order, of the wanted types.
+    ///
+    /// Returns without waiting for new ones: what was found may be empty, and its `through` tells up to where nothing
+    /// (more) is wanted; it never falls below `after`. It may be empty and yet have come further.
+    pub async fn next_batch(
+        &mut self,
+        after: Position,
+        types: Option<&[String]>,
+        limits: Limits,
+    ) -> Result<Batch, SourceError> {
+        let head = self.head().await?;
+        let upto = limits.upto.unwrap_or(Position::MAX);
+        let near = self.source.ring().since(after);
+        if let Some((batches, through)) = near {
+            return Ok(ring::select(
+                &batches,
+                after,
+                through.min(upto),
+                types,
+                &limits,
+            ));
+        }
+        let through = head.position.min(upto).min(after.saturating_add(SPAN));
+        if through <= after {
+            return Ok(Batch::empty(after));
+        }
+        if types.is_some_and(<[String]>::is_empty) {
+            return Ok(Batch::empty(through));
+        }
+        self.read(&head, after, through, types, &limits).await
+    }
+
+    /// Whether the place where a consumer stopped is still what it was: its checkpoint does not lie ahead of the source,
+    /// and the last event that it applied is still the same one. To be called with a checkpoint just read from the
+    /// database, after every start and every lost connection.
+    ///
+    /// A refusal means that the database was restored, or its events were changed. Only a crash of the server between
+    /// reading an unflushed checkpoint and this call can lead to one wrongly: read it again before believing it.
+    pub async fn verify_resume(
+        &mut self,
+        checkpoint: Position,
+        last: Option<(Position, Uuid)>,
+    ) -> Result<(), SourceError> {
+        let head = self.head().await?;
+        let (client, table) = self.session(&head).await?;
+        let drawn = table.head(client).await?;
+        if checkpoint > drawn {
+            return Err(refused(format!(
+                "the checkpoint is at position {checkpoint}, but {} has only reached {drawn}: the events were restored \
+                 from an older state than the checkpoint",
+                table.name()
+            )));
+        }
+        if let Some((position, event_id)) = last {
+            let found = client
+                .query_opt(&table.identity_sql(), &[&position])
+                .await
+                .map_err(|e| failed(&e, table.name()))?;
+            let found: Option<Uuid> = found.and_then(|row| row.get(0));
+            if found != Some(event_id) {
+                let found = found.map_or("gone".to_owned(), |id| format!("now {id}"));
+                return Err(refused(format!(
+                    "the last event applied was {event_id} at position {position} of {}, which is {found}: the events \
+                     are not those that were read",
+                    table.name()
+                )));
+            }
+        }
+        self.source.raise(head.epoch, checkpoint);
+        Ok(())
+    }
+
+    /// When the oldest event after `position` was stored; `None` when there is none.
+    pub async fn oldest_after(
+        &mut self,
+        position: Position,
+    ) -> Result<Option<Micros>, SourceError> {
+        let head = self.head().await?;
+        if let Some((batches, _)) = self.source.ring().since(position) {
+            let oldest = batches
+                .iter()
+                .flat_map(|batch| batch.events())
+                .find(|event| event.position > position);
+            return Ok(oldest.map(|event| event.recorded_at));
+        }
+        let (client, table) = self.session(&head).await?;
+        let row = client
+            .query_opt(&table.oldest_sql(), &[&position])
+            .await
+            .map_err(|e| failed(&e, table.name()))?;
+        match row {
+            None => Ok(None),
+            Some(row) => {
+                let stored: Option<Recorded> = row.get(0);
+                Ok(stored.map(|Recorded(micros)| micros))
+            }
+        }
+    }
+
+    async fn read(
+        &mut self,
+        head: &SafeHead,
+        after: Position,
+        through: Position,
+        types: Option<&[String]>,
+        limits: &Limits,
+    ) -> Result<Batch, SourceError> {
+        let database = self.source.database().clone();
+        // A little less than would fit, so that a scan seldom has to be broken off.
+        let fitting = limits.max_bytes / self.event_bytes.max(1) * 9 / 10;
+        let limit = fitting.clamp(1, limits.max_events.max(1));
+        let (client, table) = self.session(head).await?;
+        let sql = table.copy_sql(after, through, types, limit);
+        let (mut batch, mut end) = scan(&database, client, &sql, after, limits.max_bytes).await?;
+        if matches!(end, End::Misfit(_)) && batch.is_empty() {
+            // The server may have sorted, and so failed early: is it really the very next one?
+            let sql = table.copy_sql(after, through, types, 1);
+            let first = scan(&database, client, &sql, after, limits.max_bytes).await;
+            (batch, end) = first?;
+            if let End::Misfit(said) = end {
+                return Err(
+                    unfit(client, table, table.first_sql(after, through, types), &said).await,
+                );
+            }
+            end = End::Full;
+        }
+        let exhausted = end == End::Complete && batch.len() < limit;
+        batch.through = match batch.events().last() {
+            Some(last) if !exhausted => last.position,
+            _ => through,
+        };
+        if !batch.is_empty() {
+            self.event_bytes = (batch.frame().len() / batch.len()).max(1);
+        }
+        Ok(batch)
+    }
+
+    /// The state of things, once it is known.
+    async fn head(&self) -> Result<SafeHead, SourceError> {
+        let mut heads = self.source.safe_head();
+        let head = heads.wait_for(|head| head.state != State::Starting).await;
+        let head = head
+            .map_err(|_| SourceError::Infrastructure("the source has stopped".into()))?
+            .clone();
+        match &head.state {
+            State::Ok => Ok(head),
+            State::Refused(reason) => Err(refused(reason.clone())),
+            State::Unreachable(reason) => Err(SourceError::Infrastructure(reason.clone())),
+            State::Starting => Err(SourceError::Infrastructure("the source is starting".into())),
+        }
+    }
+
+    /// A connection that may trust the safe heads of `head`'s epoch.
+    ///
+    /// A safe head says nothing about the server after a crash (see `Lookout`), so the reader's session must be with the
+    /// same run of the server as the tail's. It is, if it can see the tail's session: a crash ends all of them.
+    async fn session<'a>(
+        &'a mut self,
+        head: &'a SafeHead,
+    ) -> Result<(&'a Client, &'a Table), SourceError> {
+        let usable = self
+            .session
+            .as_ref()
+            .is_some_and(|s| s.epoch == head.epoch && !s.client.is_closed());
+        let Some(table) = head.table.as_deref() else {
+            return Err(SourceError::Infrastructure("the source is starting".into()));
+        };
+        if !usable {
+            self.session = None;
+        }
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => Session {
+                epoch: head.epoch,
+                client: self.connect(table).await?,
+            },
+        };
+        Ok((&self.session.insert(session).client, table))
+    }
+
+    async fn connect(&self, table: &Table) -> Result<Client, SourceError> {
+        // Ranges are bounded, and there is an index on the position: a plan that scans or sorts the table is never
+        // better by much, and one that flips to it half-way through a large table is far worse.
+        let settings = [
+            ("enable_seqscan", "off"),
+            ("enable_bitmapscan", "off"),
+            ("default_transaction_read_only", "on"),
+        ];
+        let lost = |e: tokio_postgres::Error| failed(&e, table.name());
+        let database = self.source.database();
+        let client = database.connect("reader", &settings).await.map_err(lost)?;
+        let sql = "select from pg_stat_activity where pid = $1 and backend_start::text = $2";
+        let backend = &table.backend;
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 2] =
+            [&backend.pid, &backend.started];
+        let same = client.query_opt(sql, &parameters).await.map_err(lost)?;
+        if same.is_none() {
+            self.source.poke();
+            return Err(SourceError::Infrastructure(
+                "the source has lost its connection".into(),
+            ));
+        }
+        Ok(client)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.source.count_reader(-1);
+    }
+}
+
+/// Names the event that does not fit its wire types: the one that `sql` finds.
+async fn unfit(client: &Client, table: &Table, sql: String, said: &str) -> SourceError {
+    match client.query_opt(&sql, &[]).await {
+        Err(error) => failed(&error, table.name()),
+        Ok(None) => SourceError::Infrastructure("an event disappeared".into()),
+        Ok(Some(row)) => refused(format!(
+            "the event at position {} of {} does not fit: {said}",
+            row.get::<_, Position>(0),
+            table.name()
+        )),
+    }
+}
+
+/// A `timestamptz` as PostgreSQL sends it.
+struct Recorded(Micros);
+
+impl<'a> tokio_postgres::types::FromSql<'a> for Recorded {
+    fn from_sql(
+        _: &tokio_postgres::types::Type,
+        raw: &'a [u8],
+    ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(i64::from_be_bytes(raw.try_into()?)))
+    }
+
+    tokio_postgres::types::accepts!(TIMESTAMPTZ);
+}
