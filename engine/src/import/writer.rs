@@ -1,8 +1,7 @@
 //! Chunks into the table: versions, COPY, and how far the import has come, in one transaction.
 //!
-//! No stream is locked: that would need a lock per stream, or one that stops every writer. Versions are taken from what
-//! is known, and the table's unique constraints tell when somebody else was there; then everything is looked up and the
-//! chunk is stored again.
+//! At first no stream is locked and little is looked up: the table's unique constraints tell when an assumption was wrong
+//! or somebody else was there. Then the chunk is stored again, with ever more care.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
@@ -28,6 +27,20 @@ const ATTEMPTS: u32 = 6;
 /// Streams whose last version is remembered from chunk to chunk.
 const REMEMBERED_STREAMS: usize = 500_000;
 
+/// PostgreSQL's table of locks is bounded, and shared by all.
+const MOST_LOCKS: usize = 1_000;
+
+/// How much is made sure of before a chunk is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Care {
+    /// Versions are as they were left, new streams are new, and no event is there yet.
+    Assuming,
+    /// All of that is looked up.
+    LookingUp,
+    /// And nobody else may append to the chunk's streams meanwhile.
+    Locking,
+}
+
 /// Stores the chunks of one import, in order.
 #[derive(Debug)]
 pub(super) struct Writer<'c> {
@@ -36,8 +49,7 @@ pub(super) struct Writer<'c> {
     statements: Statements,
     /// The last versions of streams that this import wrote to. They can be outdated, then only too low.
     versions: HashMap<String, i64>,
-    /// Look everything up before a chunk is stored, because the one before needed it.
-    careful: bool,
+    care: Care,
     now: Micros,
     last_position: Position,
     timing: Timing,
@@ -45,6 +57,7 @@ pub(super) struct Writer<'c> {
 
 #[derive(Debug)]
 struct Statements {
+    lock_streams: Statement,
     versions: Statement,
     present: Statement,
     same: Statement,
@@ -93,6 +106,7 @@ impl<'c> Writer<'c> {
             },
         };
         let statements = Statements {
+            lock_streams: client.prepare(include_str!("sql/lock_streams.sql")).await?,
             versions: client.prepare(include_str!("sql/versions.sql")).await?,
             present: client.prepare(include_str!("sql/present.sql")).await?,
             same: client.prepare(include_str!("sql/same.sql")).await?,
@@ -108,7 +122,7 @@ impl<'c> Writer<'c> {
             name: name.to_owned(),
             statements,
             versions: HashMap::new(),
-            careful: false,
+            care: Care::Assuming,
             now,
             last_position: row.map_or(0, |row| row.get(3)),
             timing: Timing::default(),
@@ -131,23 +145,28 @@ impl<'c> Writer<'c> {
 
     /// Stores one chunk, all or none.
     pub(super) async fn store(&mut self, mut chunk: Chunk) -> Result<Stored, ImportError> {
-        for attempt in 1..=ATTEMPTS {
-            match self.try_store(&mut chunk).await {
+        for _ in 1..=ATTEMPTS {
+            let failure = match self.try_store(&mut chunk).await {
                 Ok(stored) => {
-                    self.careful = stored.present > 0;
+                    self.care = match self.care {
+                        Care::Locking => Care::Locking,
+                        _ if stored.present > 0 => Care::LookingUp,
+                        _ => Care::Assuming,
+                    };
                     return Ok(stored);
                 }
-                // What was assumed may be wrong; what was looked up is not, unless others write at the same time.
-                Err(Failure::Line { .. }) if !self.careful => {}
-                Err(Failure::Database(error)) if is_conflict(&error) && attempt < ATTEMPTS => {}
-                Err(Failure::Database(error)) if is_conflict(&error) => break,
-                Err(Failure::Database(error)) => return Err(error.into()),
-                Err(Failure::Line { line, reason }) => {
+                Err(failure) => failure,
+            };
+            let enough = match failure {
+                // What was assumed may be wrong; what was looked up is not.
+                Failure::Line { line, reason } if self.care >= Care::LookingUp => {
                     return Err(ImportError::Line { line, reason });
                 }
-            }
-            self.careful = true;
-            self.versions.clear();
+                Failure::Database(error) if !is_conflict(&error) => return Err(error.into()),
+                Failure::Database(error) if is_about_versions(&error) => Care::Locking,
+                Failure::Line { .. } | Failure::Database(_) => Care::LookingUp,
+            };
+            self.care = self.care.max(enough);
         }
         Err(ImportError::Crowded {
             first: chunk.records.first().map_or(0, |record| record.line),
@@ -168,12 +187,17 @@ impl<'c> Writer<'c> {
 
     async fn try_store(&mut self, chunk: &mut Chunk) -> Result<Stored, Failure> {
         let began = Instant::now();
-        if self.careful {
+        if self.care >= Care::LookingUp {
             self.versions.clear();
         }
         let transaction = self.client.transaction().await?;
         let statements = &self.statements;
-        let present = if self.careful {
+        if self.care == Care::Locking && chunk.streams.len() <= MOST_LOCKS {
+            transaction
+                .execute(&statements.lock_streams, &[&chunk.streams])
+                .await?;
+        }
+        let present = if self.care >= Care::LookingUp {
             present(&transaction, statements, chunk).await?
         } else {
             HashSet::new()
@@ -183,7 +207,7 @@ impl<'c> Writer<'c> {
             statements,
             chunk,
             &self.versions,
-            !self.careful,
+            self.care == Care::Assuming,
         )
         .await?;
         assign_versions(chunk, &present, &mut versions)?;
@@ -235,6 +259,12 @@ fn is_conflict(error: &tokio_postgres::Error) -> bool {
         SqlState::T_R_DEADLOCK_DETECTED,
     ];
     error.code().is_some_and(|code| conflicts.contains(code))
+}
+
+/// Whether somebody else has written to one of the streams.
+fn is_about_versions(error: &tokio_postgres::Error) -> bool {
+    let constraint = error.as_db_error().and_then(|raised| raised.constraint());
+    constraint.is_none_or(|name| name == "events_stream_version")
 }
 
 fn signed(number: u64) -> i64 {
