@@ -7,3 +7,7 @@ mod cluster;
 mod deploy;
 mod race;
 mod source;
+mod import;
+mod migrate;
+mod store;
+mod streams;

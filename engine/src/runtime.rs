@@ -120,7 +120,8 @@ pub async fn serve(
         () = shutdown.requested() => None,
         Some(ended) = services.join_next() => Some(ended),
     };
-    if let Some(ended) = ended {
+    // At the shutdown, services end as they should, some of them before this is looked at.
+    if let Some(ended) = ended.filter(|_| !shutdown.is_requested()) {
         // Nothing is lost by ending: whoever supervises the process starts it again, and it goes on from the checkpoints.
         let name = ended.unwrap_or_else(|error| format!("({error})"));
         return Err(ServeError::Service(name));

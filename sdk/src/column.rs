@@ -342,7 +342,20 @@ macro_rules! elements {
     )*};
 }
 
-elements!(bool, i16, i32, i64, f32, f64, Decimal, String, Vec<u8>, Uuid, Date, Timestamp);
+elements!(
+    bool,
+    i16,
+    i32,
+    i64,
+    f32,
+    f64,
+    Decimal,
+    String,
+    Vec<u8>,
+    Uuid,
+    Date,
+    Timestamp
+);
 
 impl<T: Element> Scalar for Vec<T> {
     const TYPE: ColumnType = ColumnType::Array(T::ELEMENT);
@@ -391,7 +404,9 @@ fn array(bytes: &[u8]) -> Result<impl Iterator<Item = Result<Option<&[u8]>>>> {
 /// A field as a person would write it, for messages.
 #[must_use]
 pub fn display(column: ColumnType, field: Option<&[u8]>) -> String {
-    let Some(bytes) = field else { return "NULL".to_owned() };
+    let Some(bytes) = field else {
+        return "NULL".to_owned();
+    };
     shown(column, bytes).unwrap_or_else(|_| hex(bytes))
 }
 

@@ -54,9 +54,15 @@ pub enum Rounding {
 
 impl Decimal {
     /// 0, with no digit after the point.
-    pub const ZERO: Self = Self { mantissa: 0, scale: 0 };
+    pub const ZERO: Self = Self {
+        mantissa: 0,
+        scale: 0,
+    };
     /// 1, with no digit after the point.
-    pub const ONE: Self = Self { mantissa: 1, scale: 0 };
+    pub const ONE: Self = Self {
+        mantissa: 1,
+        scale: 0,
+    };
     /// The most digits after the point.
     pub const MAX_SCALE: u32 = 28;
 
@@ -66,8 +72,14 @@ impl Decimal {
     /// When the scale exceeds [`Decimal::MAX_SCALE`].
     #[must_use]
     pub const fn new(mantissa: i64, scale: u32) -> Self {
-        assert!(scale <= Self::MAX_SCALE, "a Decimal has at most 28 digits after the point");
-        Self { mantissa: mantissa as i128, scale: scale as u8 }
+        assert!(
+            scale <= Self::MAX_SCALE,
+            "a Decimal has at most 28 digits after the point"
+        );
+        Self {
+            mantissa: mantissa as i128,
+            scale: scale as u8,
+        }
     }
 
     /// Reads `-12.50`, as text or as a number stands in JSON (`1.25e3` is 1250).
@@ -109,7 +121,10 @@ impl Decimal {
     #[must_use]
     pub const fn abs(self) -> Self {
         // The mantissa is never i128::MIN: it has at most 38 digits.
-        Self { mantissa: self.mantissa.abs(), ..self }
+        Self {
+            mantissa: self.mantissa.abs(),
+            ..self
+        }
     }
 
     /// The sum, or `None` when it does not fit.
@@ -158,7 +173,9 @@ impl Decimal {
             return Err(Error::new(format_args!("division of {self} by zero")));
         }
         self.quotient(rhs, scale, rounding).ok_or_else(|| {
-            Error::new(format_args!("{self} / {rhs} with {scale} digits after the point does not fit a Decimal"))
+            Error::new(format_args!(
+                "{self} / {rhs} with {scale} digits after the point does not fit a Decimal"
+            ))
         })
     }
 
@@ -193,7 +210,9 @@ impl Decimal {
     /// When the number does not fit with so many digits.
     pub fn round(self, scale: u32, rounding: Rounding) -> Result<Self> {
         self.quotient(Self::ONE, scale, rounding).ok_or_else(|| {
-            Error::new(format_args!("{self} with {scale} digits after the point does not fit a Decimal"))
+            Error::new(format_args!(
+                "{self} with {scale} digits after the point does not fit a Decimal"
+            ))
         })
     }
 
@@ -204,7 +223,9 @@ impl Decimal {
     pub fn rescale(self, scale: u32) -> Result<Self> {
         let rescaled = self.round(scale, Rounding::Down)?;
         if rescaled != self {
-            return Err(Error::new(format_args!("{self} has more than {scale} digits after the point")));
+            return Err(Error::new(format_args!(
+                "{self} has more than {scale} digits after the point"
+            )));
         }
         Ok(rescaled)
     }
@@ -221,7 +242,8 @@ impl Decimal {
 
     /// The mantissa at a larger scale.
     fn widened(self, scale: u8) -> Option<i128> {
-        self.mantissa.checked_mul(POWERS[usize::from(scale - self.scale)])
+        self.mantissa
+            .checked_mul(POWERS[usize::from(scale - self.scale)])
     }
 
     /// Keeps to 38 digits, so that every value can be written in decimal and negated.
@@ -244,7 +266,13 @@ fn divide(left: u128, right: u128) -> (u128, u128) {
     }
 }
 
-fn rounded(quotient: u128, rest: u128, divisor: u128, negative: bool, rounding: Rounding) -> Option<i128> {
+fn rounded(
+    quotient: u128,
+    rest: u128,
+    divisor: u128,
+    negative: bool,
+    rounding: Rounding,
+) -> Option<i128> {
     let half = rest.cmp(&(divisor - rest));
     let up = rest != 0
         && match rounding {
@@ -253,7 +281,9 @@ fn rounded(quotient: u128, rest: u128, divisor: u128, negative: bool, rounding: 
             Rounding::Floor => negative,
             Rounding::Ceiling => !negative,
             Rounding::HalfUp => half != Ordering::Less,
-            Rounding::HalfEven => half == Ordering::Greater || (half == Ordering::Equal && quotient % 2 == 1),
+            Rounding::HalfEven => {
+                half == Ordering::Greater || (half == Ordering::Equal && quotient % 2 == 1)
+            }
         };
     let magnitude = i128::try_from(quotient.checked_add(u128::from(up))?).ok()?;
     Some(if negative { -magnitude } else { magnitude })
@@ -291,7 +321,11 @@ impl Ord for Decimal {
 impl Hash for Decimal {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let normal = self.normalize();
-        (normal.mantissa, if normal.is_zero() { 0 } else { normal.scale }).hash(state);
+        (
+            normal.mantissa,
+            if normal.is_zero() { 0 } else { normal.scale },
+        )
+            .hash(state);
     }
 }
 
@@ -328,7 +362,10 @@ operators! {
 impl Neg for Decimal {
     type Output = Self;
     fn neg(self) -> Self {
-        Self { mantissa: -self.mantissa, ..self }
+        Self {
+            mantissa: -self.mantissa,
+            ..self
+        }
     }
 }
 

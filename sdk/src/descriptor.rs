@@ -61,8 +61,16 @@ impl Model {
             comment: table.comment,
             per_stream: table.per_stream,
             columns: table.columns.iter().map(Column::new).collect(),
-            key: table.key.iter().map(|place| table.columns[*place].name).collect(),
-            indexes: table.indexes.iter().map(|columns| Index { columns }).collect(),
+            key: table
+                .key
+                .iter()
+                .map(|place| table.columns[*place].name)
+                .collect(),
+            indexes: table
+                .indexes
+                .iter()
+                .map(|columns| Index { columns })
+                .collect(),
         }
     }
 }

@@ -60,7 +60,10 @@ impl<'e> Meta<'e> {
         struct Versioned {
             schema_version: Option<u32>,
         }
-        Ok(self.metadata::<Versioned>()?.and_then(|metadata| metadata.schema_version).unwrap_or(1))
+        Ok(self
+            .metadata::<Versioned>()?
+            .and_then(|metadata| metadata.schema_version)
+            .unwrap_or(1))
     }
 
     /// Names the event in a failure.
@@ -91,7 +94,10 @@ impl Batch {
     /// # Errors
     /// When the frame is not as `wit/FRAMES.md` says.
     pub fn new(bytes: Vec<u8>, upcasts: &[Upcast]) -> Result<Self> {
-        let mut batch = Self { bytes, upcast: BTreeMap::new() };
+        let mut batch = Self {
+            bytes,
+            upcast: BTreeMap::new(),
+        };
         if upcasts.is_empty() {
             return Ok(batch);
         }
@@ -121,7 +127,11 @@ impl Batch {
                 };
             }
             index += 1;
-            Some(event.map_err(|error| error.context(format_args!("event {} of the batch", index - 1))))
+            Some(
+                event.map_err(|error| {
+                    error.context(format_args!("event {} of the batch", index - 1))
+                }),
+            )
         })
     }
 }
@@ -129,37 +139,64 @@ impl Batch {
 fn read_event<'b>(frame: &mut FrameReader<'b>) -> Result<RawEvent<'b>> {
     let fields = frame.tuple()?;
     if fields != 9 {
-        return Err(Error::new(format_args!("an event of {fields} fields instead of 9")));
+        return Err(Error::new(format_args!(
+            "an event of {fields} fields instead of 9"
+        )));
     }
-    let mut next = || frame.field()?.ok_or_else(|| Error::new("NULL where an event has a value"));
+    let mut next = || {
+        frame
+            .field()?
+            .ok_or_else(|| Error::new("NULL where an event has a value"))
+    };
     let (position, stream_id) = (i64::decode(next()?)?, text(next()?)?);
     let (version, event_type) = (i64::decode(next()?)?, text(next()?)?);
     let data = text(next()?)?;
     let metadata = frame.field()?.map(text).transpose()?;
-    let mut next = || frame.field()?.ok_or_else(|| Error::new("NULL where an event has a value"));
+    let mut next = || {
+        frame
+            .field()?
+            .ok_or_else(|| Error::new("NULL where an event has a value"))
+    };
     let event_id = Uuid::decode(next()?)?;
     let (occurred_at, recorded_at) = (Timestamp::decode(next()?)?, Timestamp::decode(next()?)?);
-    let meta = Meta { position, stream_id, version, event_type, event_id, occurred_at, recorded_at, metadata };
-    Ok(RawEvent { meta, data: Ok(data) })
+    let meta = Meta {
+        position,
+        stream_id,
+        version,
+        event_type,
+        event_id,
+        occurred_at,
+        recorded_at,
+        metadata,
+    };
+    Ok(RawEvent {
+        meta,
+        data: Ok(data),
+    })
 }
 
 impl Upcast {
     /// The data in its newest shape, `None` when it has it already.
     fn apply(upcasts: &[Self], meta: &Meta<'_>, data: &str) -> Result<Option<String>> {
-        if !upcasts.iter().any(|upcast| upcast.event_type == meta.event_type) {
+        if !upcasts
+            .iter()
+            .any(|upcast| upcast.event_type == meta.event_type)
+        {
             return Ok(None);
         }
         let mut version = meta.schema_version()?;
         let mut object = None;
-        while let Some(upcast) =
-            upcasts.iter().find(|upcast| upcast.event_type == meta.event_type && upcast.from == version)
+        while let Some(upcast) = upcasts
+            .iter()
+            .find(|upcast| upcast.event_type == meta.event_type && upcast.from == version)
         {
             let object = match &mut object {
                 Some(object) => object,
                 None => object.insert(JsonObject::parse(data)?),
             };
-            (upcast.step)(object)
-                .map_err(|error| error.context(format_args!("upcast from schema version {version}")))?;
+            (upcast.step)(object).map_err(|error| {
+                error.context(format_args!("upcast from schema version {version}"))
+            })?;
             version += 1;
         }
         object.map(|object| object.to_text()).transpose()

@@ -76,7 +76,10 @@ impl<'f> FrameReader<'f> {
 /// The bytes of a type with a fixed width.
 pub(crate) fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
     bytes.try_into().map_err(|_| {
-        Error::new(format_args!("{} bytes where {N} were expected", bytes.len()))
+        Error::new(format_args!(
+            "{} bytes where {N} were expected",
+            bytes.len()
+        ))
     })
 }
 

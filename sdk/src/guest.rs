@@ -60,9 +60,13 @@ impl<P: Exported> bindings::Guest for Component<P> {
     }
 
     fn resume(rows: Vec<u8>) -> Result<bindings::Step, bindings::Failure> {
-        let session = SESSION.take().and_then(|session| session.downcast::<Session<'static, P>>().ok());
+        let session = SESSION
+            .take()
+            .and_then(|session| session.downcast::<Session<'static, P>>().ok());
         let Some(mut session) = session else {
-            return Err(into_guest_failure(Error::new("`resume` without `begin`").into()));
+            return Err(into_guest_failure(
+                Error::new("`resume` without `begin`").into(),
+            ));
         };
         let outcome = session.resume(rows);
         finish(*session, outcome)
@@ -88,7 +92,10 @@ fn finish<P: Exported>(
 }
 
 fn into_guest_failure(failure: Failure) -> bindings::Failure {
-    bindings::Failure { event: failure.event, message: failure.message }
+    bindings::Failure {
+        event: failure.event,
+        message: failure.message,
+    }
 }
 
 fn into_guest_level(level: Level) -> host::Level {

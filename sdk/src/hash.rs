@@ -87,13 +87,18 @@ mod tests {
         for (slot, key) in keys.iter().enumerate() {
             match index.find(hash(key), |slot| keys[slot as usize] == *key) {
                 Found::Slot(slot) => panic!("{key:?} is already at {slot}"),
-                Found::Free(free) => index.insert(free, slot as u32, |slot| hash(&keys[slot as usize])),
+                Found::Free(free) => {
+                    index.insert(free, slot as u32, |slot| hash(&keys[slot as usize]))
+                }
             }
         }
         for (slot, key) in keys.iter().enumerate() {
             let found = index.find(hash(key), |slot| keys[slot as usize] == *key);
             assert!(matches!(found, Found::Slot(found) if found as usize == slot));
         }
-        assert!(matches!(index.find(hash(b"no"), |slot| keys[slot as usize] == b"no"), Found::Free(_)));
+        assert!(matches!(
+            index.find(hash(b"no"), |slot| keys[slot as usize] == b"no"),
+            Found::Free(_)
+        ));
     }
 }

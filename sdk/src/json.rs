@@ -151,19 +151,28 @@ impl JsonObject {
 
     /// A member's value, `None` when there is no such member.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
-        let member = self.0.get(name).map(|raw| serde_json::from_str(raw.get())).transpose();
+        let member = self
+            .0
+            .get(name)
+            .map(|raw| serde_json::from_str(raw.get()))
+            .transpose();
         member.map_err(|error| Error::new(format_args!("member {name:?}: {error}")))
     }
 
     /// Adds or replaces a member.
     pub fn set(&mut self, name: &str, value: impl Serialize) -> Result {
-        self.0.insert(name.to_owned(), serde_json::value::to_raw_value(&value)?);
+        self.0
+            .insert(name.to_owned(), serde_json::value::to_raw_value(&value)?);
         Ok(())
     }
 
     /// Adds a member unless there is one of this name.
     pub fn set_default(&mut self, name: &str, value: impl Serialize) -> Result {
-        if self.contains(name) { Ok(()) } else { self.set(name, value) }
+        if self.contains(name) {
+            Ok(())
+        } else {
+            self.set(name, value)
+        }
     }
 
     /// Gives a member another name; nothing happens when there is no such member.

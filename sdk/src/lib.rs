@@ -106,8 +106,9 @@ pub mod prelude {
     pub use std::borrow::Cow;
 
     pub use crate::{
-        Date, Decimal, Error, Events, Json, JsonText, Level, Meta, OnChange, Projection, ReadModel, Result,
-        Rounding, Rows, Text, Timestamp, Upcast, Uuid, bail, ensure, export, payload, upcast,
+        Date, Decimal, Error, Events, Json, JsonText, Level, Meta, OnChange, Projection, ReadModel,
+        Result, Rounding, Rows, Text, Timestamp, Upcast, Uuid, bail, ensure, export, payload,
+        upcast,
     };
 }
 
@@ -128,15 +129,18 @@ macro_rules! export {
             const NAME: &'static str = $name;
             const VERSION: &'static str = env!("CARGO_PKG_VERSION");
         }
-        const _: () = $crate::private::check_projection_name(<$projection as $crate::Exported>::NAME);
+        const _: () =
+            $crate::private::check_projection_name(<$projection as $crate::Exported>::NAME);
         $crate::__export_guest!($projection);
     };
 }
 
-/// Nothing to export: this is not WebAssembly.
+/// Nothing to export where this is not WebAssembly; the projection counts as used all the same.
 #[cfg(not(target_arch = "wasm32"))]
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export_guest {
-    ($projection:ident) => {};
+    ($projection:ident) => {
+        const _: fn() -> ::std::string::String = $crate::describe::<$projection>;
+    };
 }

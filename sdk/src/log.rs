@@ -63,7 +63,10 @@ pub(crate) fn take() -> Vec<LogLine> {
     let Lines { mut kept, dropped } = LINES.take();
     if dropped > 0 {
         let message = format!("{dropped} more messages of this batch were dropped");
-        kept.push(LogLine { level: Level::Warn, message });
+        kept.push(LogLine {
+            level: Level::Warn,
+            message,
+        });
     }
     kept
 }

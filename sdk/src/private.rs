@@ -10,8 +10,14 @@ use crate::{Error, Result};
 /// Stops compilation at a name that the engine would refuse.
 pub const fn check_projection_name(name: &str) {
     let bytes = name.as_bytes();
-    assert!(!bytes.is_empty() && bytes.len() <= 63, "a projection's name has 1 to 63 characters");
-    assert!(bytes[0].is_ascii_lowercase(), "a projection's name begins with a small letter");
+    assert!(
+        !bytes.is_empty() && bytes.len() <= 63,
+        "a projection's name has 1 to 63 characters"
+    );
+    assert!(
+        bytes[0].is_ascii_lowercase(),
+        "a projection's name begins with a small letter"
+    );
     let mut at = 0;
     while at < bytes.len() {
         assert!(
@@ -24,7 +30,8 @@ pub const fn check_projection_name(name: &str) {
 
 /// Reads an event's payload.
 pub fn payload<'e, T: Deserialize<'e>>(data: &'e str) -> Result<T> {
-    serde_json::from_str(data).map_err(|error| Error::new(format_args!("its data does not fit: {error}")))
+    serde_json::from_str(data)
+        .map_err(|error| Error::new(format_args!("its data does not fit: {error}")))
 }
 
 /// Names the column in an error.
@@ -38,7 +45,9 @@ pub fn no_variant(text: &str, variants: &str) -> Error {
 }
 
 /// Reads text without copying it, which serde's own `Option<Cow<str>>` would do.
-pub fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'de, str>>, D::Error> {
+pub fn optional_text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Cow<'de, str>>, D::Error> {
     struct Text;
     impl<'de> de::Visitor<'de> for Text {
         type Value = Option<Cow<'de, str>>;
@@ -51,7 +60,10 @@ pub fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
         fn visit_unit<E>(self) -> Result<Self::Value, E> {
             Ok(None)
         }
-        fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        fn visit_some<D: Deserializer<'de>>(
+            self,
+            deserializer: D,
+        ) -> Result<Self::Value, D::Error> {
             deserializer.deserialize_str(self)
         }
         fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {

@@ -62,8 +62,16 @@ pub struct Upcast {
 /// ];
 /// ```
 #[must_use]
-pub const fn upcast(event_type: &'static str, from: u32, step: fn(&mut JsonObject) -> Result) -> Upcast {
-    Upcast { event_type, from, step }
+pub const fn upcast(
+    event_type: &'static str,
+    from: u32,
+    step: fn(&mut JsonObject) -> Result,
+) -> Upcast {
+    Upcast {
+        event_type,
+        from,
+        step,
+    }
 }
 
 /// A projection with its name and version, which [`export!`](crate::export) takes from the crate.

@@ -65,7 +65,9 @@ impl Table {
         let mut fields = FrameReader::new(key);
         let parts = self.key.iter().map(|place| {
             let column = &self.columns[*place];
-            let value = fields.field().map_or_else(|_| "?".to_owned(), |field| display(column.column, field));
+            let value = fields
+                .field()
+                .map_or_else(|_| "?".to_owned(), |field| display(column.column, field));
             format!("{} = {value}", column.name)
         });
         parts.collect::<Vec<_>>().join(", ")

@@ -65,7 +65,8 @@ impl Rows {
         row.write_key(&mut self.key);
         let write = self.next_write();
         let written = self.place::<R>().and_then(|place| {
-            row.check().map_err(|error| in_table::<R>(&self.key, &error))?;
+            row.check()
+                .map_err(|error| in_table::<R>(&self.key, &error))?;
             let key = std::mem::take(&mut self.key);
             let slots = self.slots::<R>(place)?;
             let slot = slots.slot(&key);
@@ -88,7 +89,10 @@ impl Rows {
         let (place, slot) = self.load::<R>(key)?;
         if self.slots::<R>(place)?.row(slot).is_none() {
             let key = R::TABLE.show_key(&self.key);
-            return Err(Error::new(format_args!("no row in read model `{}` with {key}", R::TABLE.name)));
+            return Err(Error::new(format_args!(
+                "no row in read model `{}` with {key}",
+                R::TABLE.name
+            )));
         }
         self.change(place, slot, change)
     }
@@ -178,7 +182,10 @@ impl Rows {
         new_key.clear();
         let slots = self.slots::<R>(place)?;
         let Some(row) = slots.row_to_change(slot, write) else {
-            return Err(Error::new(format_args!("no row in read model `{}`", R::TABLE.name)));
+            return Err(Error::new(format_args!(
+                "no row in read model `{}`",
+                R::TABLE.name
+            )));
         };
         let result = change(row);
         row.write_key(&mut new_key);
@@ -203,12 +210,15 @@ impl Rows {
 
     fn place<R: ReadModel>(&self) -> Result<usize> {
         let sought = TypeId::of::<R>();
-        self.types.iter().position(|declared| *declared == sought).ok_or_else(|| {
-            Error::new(format_args!(
-                "the projection does not own `{}`: name it in `type ReadModels`",
-                R::TABLE.name
-            ))
-        })
+        self.types
+            .iter()
+            .position(|declared| *declared == sought)
+            .ok_or_else(|| {
+                Error::new(format_args!(
+                    "the projection does not own `{}`: name it in `type ReadModels`",
+                    R::TABLE.name
+                ))
+            })
     }
 
     #[inline]
@@ -219,7 +229,10 @@ impl Rows {
 
     fn next_write(&mut self) -> Write {
         self.writes += 1;
-        Write { event: self.event, sequence: self.writes }
+        Write {
+            event: self.event,
+            sequence: self.writes,
+        }
     }
 
     /// Keeps an error that the handler has no chance to pass on.
@@ -231,7 +244,11 @@ impl Rows {
 }
 
 fn in_table<R: ReadModel>(key: &[u8], error: &Error) -> Error {
-    Error::new(format_args!("read model `{}`, {}: {error}", R::TABLE.name, R::TABLE.show_key(key)))
+    Error::new(format_args!(
+        "read model `{}`, {}: {error}",
+        R::TABLE.name,
+        R::TABLE.show_key(key)
+    ))
 }
 
 /// The session's side.
@@ -263,7 +280,9 @@ impl Rows {
 
     /// An error of the running event that could not be returned.
     pub(crate) fn take_refused(&mut self) -> Result {
-        self.refused.take().map_or(Ok(()), |message| Err(Error::new(message)))
+        self.refused
+            .take()
+            .map_or(Ok(()), |message| Err(Error::new(message)))
     }
 
     pub(crate) fn wants_any(&self) -> bool {
@@ -287,7 +306,10 @@ impl Rows {
             let start = rows.offset() as u32;
             let fields = rows.clone().tuple()?;
             rows.skip_tuple()?;
-            let stored = (fields > 0).then_some(Stored { frame: number, start });
+            let stored = (fields > 0).then_some(Stored {
+                frame: number,
+                start,
+            });
             self.tables[place].answer(slot, stored, fields)?;
         }
         if !rows.is_at_end() {
@@ -308,8 +330,12 @@ impl Rows {
         for (change, place) in changes {
             let table = &self.tables[place];
             frame::begin_tuple(&mut out, 3 + table.width(change));
-            frame::field(&mut out, |out| out.extend_from_slice(&(change.write.event as i32).to_be_bytes()));
-            frame::field(&mut out, |out| out.extend_from_slice(&(place as i16).to_be_bytes()));
+            frame::field(&mut out, |out| {
+                out.extend_from_slice(&(change.write.event as i32).to_be_bytes())
+            });
+            frame::field(&mut out, |out| {
+                out.extend_from_slice(&(place as i16).to_be_bytes())
+            });
             table.write_change(change, &mut out);
         }
         out

@@ -52,8 +52,10 @@ impl<'b, P: Projection> Session<'b, P> {
         };
         for (index, event) in batch.events().enumerate() {
             let index = index as u32;
-            let RawEvent { meta, data } =
-                event.map_err(|error| Failure { event: index, message: error.to_string() })?;
+            let RawEvent { meta, data } = event.map_err(|error| Failure {
+                event: index,
+                message: error.to_string(),
+            })?;
             match data.and_then(|data| P::Event::decode(meta.event_type, data)) {
                 Ok(Some(event)) => session.events.push((index, meta, event)),
                 Ok(None) => {}
@@ -113,14 +115,20 @@ impl<'b, P: Projection> Session<'b, P> {
             collecting |= self.rows.has_met_pending();
             // An error after a missing row may come from the effects that are missing. It will come again if not.
             if let (Err(error), false) = (self.rows.take_refused().and(handled), collecting) {
-                return Err(Failure { event: *index, message: at.failure(&error) });
+                return Err(Failure {
+                    event: *index,
+                    message: at.failure(&error),
+                });
             }
         }
         if collecting && self.rows.wants_any() {
             return Ok(Step::Need(self.rows.need()));
         }
         match &self.unreadable {
-            Some((event, message)) => Err(Failure { event: *event, message: message.clone() }),
+            Some((event, message)) => Err(Failure {
+                event: *event,
+                message: message.clone(),
+            }),
             None => Ok(Step::Done(self.rows.changes())),
         }
     }
@@ -129,6 +137,9 @@ impl<'b, P: Projection> Session<'b, P> {
 /// The failure of a batch whose frame cannot be read.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { event: 0, message: error.to_string() }
+        Self {
+            event: 0,
+            message: error.to_string(),
+        }
     }
 }

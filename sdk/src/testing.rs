@@ -137,21 +137,33 @@ pub fn number(events: impl IntoIterator<Item = TestEvent>) -> Vec<TestEvent> {
 #[track_caller]
 pub fn given<P: Projection>(events: impl IntoIterator<Item = TestEvent>) -> Outcome<P> {
     let events = number(events);
-    let whole = Outcome::run(&events, vec![0..events.len()]);
+    let whole = Outcome::run(&events, fixed(events.len(), events.len().max(1)));
     let one_by_one = Outcome::run(&events, fixed(events.len(), 1));
     let mut others = vec![("in pairs".to_owned(), fixed(events.len(), 2))];
-    others.extend((1..=3).map(|seed| (format!("in random batches, seed {seed}"), random(events.len(), seed))));
+    others.extend((1..=3).map(|seed| {
+        (
+            format!("in random batches, seed {seed}"),
+            random(events.len(), seed),
+        )
+    }));
     one_by_one.assert_like(&whole, "in one batch");
     for (way, batches) in others {
         one_by_one.assert_like(&Outcome::run(&events, batches), &way);
     }
     // A failure keeps the events before it only where they had batches of their own.
-    if whole.failure.is_some() { one_by_one } else { whole }
+    if whole.failure.is_some() {
+        one_by_one
+    } else {
+        whole
+    }
 }
 
 /// Batches of one size.
 fn fixed(events: usize, size: usize) -> Vec<Range<usize>> {
-    (0..events).step_by(size).map(|start| start..(start + size).min(events)).collect()
+    (0..events)
+        .step_by(size)
+        .map(|start| start..(start + size).min(events))
+        .collect()
 }
 
 /// Batches of sizes that look random and are the same every time (the generator is SplitMix64).
@@ -181,10 +193,16 @@ impl<P: Projection> Outcome<P> {
         let mut engine = Engine::new();
         for batch in batches {
             if let Err(Failure { event, message }) = engine.apply(&events[batch.clone()]) {
-                return Self { engine, failure: Some((batch.start + event as usize, message)) };
+                return Self {
+                    engine,
+                    failure: Some((batch.start + event as usize, message)),
+                };
             }
         }
-        Self { engine, failure: None }
+        Self {
+            engine,
+            failure: None,
+        }
     }
 
     #[track_caller]
@@ -209,8 +227,15 @@ impl<P: Projection> Outcome<P> {
     #[track_caller]
     pub fn expect<R: ReadModel>(&self, rows: impl IntoIterator<Item = R>) -> &Self {
         self.assert_no_failure();
-        let differences = diff::rows(&rows.into_iter().collect::<Vec<_>>(), &self.engine.rows::<R>());
-        assert!(differences.is_empty(), "read model `{}` differs:\n{differences}", R::TABLE.name);
+        let differences = diff::rows(
+            &rows.into_iter().collect::<Vec<_>>(),
+            &self.engine.rows::<R>(),
+        );
+        assert!(
+            differences.is_empty(),
+            "read model `{}` differs:\n{differences}",
+            R::TABLE.name
+        );
         self
     }
 
@@ -254,6 +279,8 @@ impl<P: Projection> Outcome<P> {
 
 impl<P: Projection> Debug for Outcome<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outcome").field("failure", &self.failure).finish_non_exhaustive()
+        f.debug_struct("Outcome")
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
     }
 }

@@ -40,14 +40,21 @@ impl Timestamp {
     /// From milliseconds since 1970-01-01 00:00:00 UTC, the count of many producers.
     #[must_use]
     pub const fn from_unix_millis(millis: i64) -> Self {
-        Self(millis.saturating_mul(1000).saturating_sub(946_684_800 * SECOND))
+        Self(
+            millis
+                .saturating_mul(1000)
+                .saturating_sub(946_684_800 * SECOND),
+        )
     }
 
     /// Reads RFC 3339: `2024-02-29T12:30:00.25Z`, `2024-02-29 12:30:00+01:00`. What is finer than a
     /// microsecond is refused.
     pub fn parse(text: &str) -> Result<Self> {
-        parse_timestamp(text)
-            .ok_or_else(|| Error::new(format_args!("{text:?} is not an RFC 3339 time to the microsecond")))
+        parse_timestamp(text).ok_or_else(|| {
+            Error::new(format_args!(
+                "{text:?} is not an RFC 3339 time to the microsecond"
+            ))
+        })
     }
 
     /// The day, in UTC.
@@ -195,7 +202,9 @@ impl Date {
         let year_of_era = year.rem_euclid(400);
         let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
         let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-        i32::try_from(era * 146_097 + day_of_era - DAYS_TO_2000).ok().map(Self)
+        i32::try_from(era * 146_097 + day_of_era - DAYS_TO_2000)
+            .ok()
+            .map(Self)
     }
 
     /// Year, month and day of the Gregorian calendar.
@@ -209,7 +218,11 @@ impl Date {
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+        let month = if shifted < 10 {
+            shifted + 3
+        } else {
+            shifted - 9
+        };
         let year = year_of_era + era * 400 + i64::from(month <= 2);
         // 32 bits of days are fewer than 6 million years.
         (year as i32, month as u32, day as u32)
@@ -217,7 +230,8 @@ impl Date {
 
     /// Reads `2024-02-29`.
     pub fn parse(text: &str) -> Result<Self> {
-        parse_date(text).ok_or_else(|| Error::new(format_args!("{text:?} is not a day like 2024-02-29")))
+        parse_date(text)
+            .ok_or_else(|| Error::new(format_args!("{text:?} is not a day like 2024-02-29")))
     }
 
     /// Midnight, in UTC.
@@ -275,7 +289,8 @@ fn parse_date(text: &str) -> Option<Date> {
     let (month, rest) = digits(rest.strip_prefix('-')?, 2)?;
     let (day, rest) = digits(rest.strip_prefix('-')?, 2)?;
     // Four and two digits fit.
-    rest.is_empty().then(|| Date::new(year as i32, month as u32, day as u32))?
+    rest.is_empty()
+        .then(|| Date::new(year as i32, month as u32, day as u32))?
 }
 
 fn parse_timestamp(text: &str) -> Option<Timestamp> {
@@ -324,7 +339,8 @@ fn parse_offset(text: &str) -> Option<i64> {
     };
     let (hours, rest) = digits(&text[1..], 2)?;
     let (minutes, rest) = digits(rest.strip_prefix(':')?, 2)?;
-    (rest.is_empty() && hours < 24 && minutes < 60).then_some(sign * (hours * HOUR + minutes * MINUTE))
+    (rest.is_empty() && hours < 24 && minutes < 60)
+        .then_some(sign * (hours * HOUR + minutes * MINUTE))
 }
 
 macro_rules! text_in_json {

@@ -28,7 +28,9 @@ impl Uuid {
 
     /// Reads 32 hexadecimal digits, with or without the four hyphens.
     pub fn parse(text: &str) -> Result<Self> {
-        read(text).map(Self).ok_or_else(|| Error::new(format_args!("{text:?} is not a UUID")))
+        read(text)
+            .map(Self)
+            .ok_or_else(|| Error::new(format_args!("{text:?} is not a UUID")))
     }
 }
 

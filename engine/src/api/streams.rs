@@ -74,6 +74,13 @@ async fn append(
     let body = Bytes::from_request(request, &())
         .await
         .map_err(|rejection| bad_body(&rejection, state.body_limit))?;
+    // The parser would take an array as well.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(
+            Problem::bad_request("bad_json", "the body is an array, not an object")
+                .with_hint(append_hint()),
+        );
+    }
     let body: AppendBody<'_> = serde_json::from_slice(&body).map_err(bad_json)?;
     let appended = state
         .store
@@ -210,10 +217,14 @@ fn bad_body(rejection: &BytesRejection, limit: usize) -> Problem {
 fn bad_json(error: serde_json::Error) -> Problem {
     Problem::bad_request("bad_json", format!("the body cannot be read: {error}"))
         .with_details(json!({"line": error.line(), "column": error.column()}))
-        .with_hint(format!(
-            "An append is {{\"expected_version\": \"any\" | \"none\" | N, \"events\": [{{\"type\": .., \"data\": ..}}]}} \
-             with 1 to {MAX_EVENTS_PER_APPEND} events."
-        ))
+        .with_hint(append_hint())
+}
+
+fn append_hint() -> String {
+    format!(
+        "An append is {{\"expected_version\": \"any\" | \"none\" | N, \"events\": [{{\"type\": .., \"data\": ..}}]}} \
+         with 1 to {MAX_EVENTS_PER_APPEND} events."
+    )
 }
 
 impl From<AppendError> for Problem {

@@ -124,24 +124,21 @@ fn refuse_import(module: &str, name: &str) -> String {
 fn check_contract(wasm: &[u8]) -> Result<(), String> {
     let (_, bindgen) = wit_component::metadata::decode(wasm)
         .map_err(|error| format!("its component-type section cannot be read: {error:#}"))?;
-    let world = &bindgen.resolve.worlds[bindgen.world];
-    let package = world
-        .package
-        .map(|package| bindgen.resolve.packages[package].name.clone());
-    let fits = package.as_ref().is_some_and(|package| {
-        package.namespace == "gobo"
-            && package.name == "projection"
-            && package
-                .version
-                .as_ref()
-                .is_some_and(|version| CONTRACTS.contains(&version.to_string().as_str()))
+    // The sections are merged into a world of their own, so the package is what tells.
+    let packages = || bindgen.resolve.packages.iter().map(|(_, package)| &package.name);
+    let fits = packages().any(|name| {
+        let version = name.version.as_ref().map(ToString::to_string);
+        name.namespace == "gobo"
+            && name.name == "projection"
+            && version.is_some_and(|version| CONTRACTS.contains(&version.as_str()))
     });
     if fits {
         return Ok(());
     }
-    let found = package.map_or("no package".to_owned(), |package| package.to_string());
+    let found: Vec<_> = packages().map(ToString::to_string).filter(|name| name != "root:root").collect();
     Err(format!(
-        "the module implements {found}; this engine runs gobo:projection@{}: use a matching gobo-sdk or engine",
+        "the module implements {}; this engine runs gobo:projection@{}: use a matching gobo-sdk or engine",
+        found.join(", "),
         CONTRACTS.join(", ")
     ))
 }

@@ -131,6 +131,10 @@ impl Parser {
         line: &'a [u8],
         number: u64,
     ) -> Result<(), String> {
+        // The parser would take an array as well.
+        if line.first() != Some(&b'{') {
+            return Err("it is not a JSON object".to_owned());
+        }
         let line: Line<'a> = serde_json::from_slice(line).map_err(|error| not_a_record(&error))?;
         check(&line)?;
         let occurred_at = match &line.occurred_at {

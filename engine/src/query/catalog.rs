@@ -26,17 +26,20 @@ pub struct LiveModel {
     pub upstream: Upstream,
 }
 
-/// What readers know of a source.
+/// What readers know of a source, and ask of it.
 #[derive(Clone)]
 pub struct Upstream {
     /// How far events go.
     pub head: watch::Receiver<Head>,
     /// The age of the oldest event after a position, by the database's clock; `None` when there is none.
-    pub age_after:
-        Arc<dyn Fn(i64) -> BoxFuture<'static, Result<Option<Duration>, Away>> + Send + Sync>,
+    pub age_after: AgeAfter,
     /// Makes the source look for events now.
     pub poke: Arc<dyn Fn() + Send + Sync>,
 }
+
+/// Asks a source for the age of its oldest event after a position.
+pub type AgeAfter =
+    Arc<dyn Fn(i64) -> BoxFuture<'static, Result<Option<Duration>, Away>> + Send + Sync>;
 
 /// Why a source does not answer.
 pub type Away = Box<dyn Error + Send + Sync>;

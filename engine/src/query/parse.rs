@@ -245,12 +245,9 @@ struct Filters<'a> {
 
 impl Filters<'_> {
     fn parameter(&mut self, name: &str) -> Result<Filter, Refusal> {
-        let filter = match name {
-            "and" => Filter::All(self.group(1)?),
-            "or" => Filter::Any(self.group(1)?),
-            "not.and" => Filter::Not(Box::new(Filter::All(self.group(1)?))),
-            "not.or" => Filter::Not(Box::new(Filter::Any(self.group(1)?))),
-            _ => {
+        let filter = match LOGIC.contains(&name) {
+            true => self.combined(name, 1)?,
+            false => {
                 let place = self.scanner.place();
                 let text = name.to_owned();
                 self.test(Name { text, place }, Nesting::Top)?
@@ -260,6 +257,19 @@ impl Filters<'_> {
             return Err(self.scanner.refuse("expected the end here"));
         }
         Ok(filter)
+    }
+
+    /// The group that follows `and`, `or`, or one of them with `not.` before it.
+    fn combined(&mut self, word: &str, depth: usize) -> Result<Filter, Refusal> {
+        let group = self.group(depth)?;
+        let filter = match word.ends_with("and") {
+            true => Filter::All(group),
+            false => Filter::Any(group),
+        };
+        Ok(match word.starts_with("not.") {
+            true => Filter::Not(Box::new(filter)),
+            false => filter,
+        })
     }
 
     fn group(&mut self, depth: usize) -> Result<Vec<Filter>, Refusal> {
@@ -279,21 +289,11 @@ impl Filters<'_> {
     }
 
     fn condition(&mut self, depth: usize) -> Result<Filter, Refusal> {
-        let logic: [(&str, bool, fn(Vec<Filter>) -> Filter); 4] = [
-            ("and", false, Filter::All),
-            ("or", false, Filter::Any),
-            ("not.and", true, Filter::All),
-            ("not.or", true, Filter::Any),
-        ];
-        for (word, negated, make) in logic {
+        for word in LOGIC {
             let rest = self.scanner.rest();
             if rest.strip_prefix(word).is_some_and(|r| r.starts_with('(')) {
                 self.scanner.take(word);
-                let filter = make(self.group(depth + 1)?);
-                return Ok(match negated {
-                    true => Filter::Not(Box::new(filter)),
-                    false => filter,
-                });
+                return self.combined(word, depth + 1);
             }
         }
         let column = name(&mut self.scanner)?;

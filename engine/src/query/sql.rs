@@ -86,14 +86,14 @@ cross join (
 
 /// At most 20 dead letters are named.
 const FRESHNESS: &str = "c.position, coalesce(m.revision, 0) as revision, dead.count as dead_letters, \
-    array(select d.position from gobo.dead_letters d where d.generation = c.generation and d.position <= $3 \
+    array(select d.position from gobo.dead_letters d where d.generation = c.generation and d.position <= $3 and d.state <> 'discarded' \
     order by d.position limit 20) as dead_positions";
 
 fn fresh_from() -> String {
     format!(
-        "gobo.checkpoints c left join gobo.read_models m on m.name = $2 \
+        "(select * from gobo.checkpoints where generation = $1) as c left join gobo.read_models m on m.name = $2 \
          cross join lateral (select count(*) as count from (select 1 from gobo.dead_letters d \
-         where d.generation = c.generation limit {MAX_DEAD_LETTERS}) as some) as dead"
+         where d.generation = c.generation and d.state <> 'discarded' limit {MAX_DEAD_LETTERS}) as letters) as dead"
     )
 }
 

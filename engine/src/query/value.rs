@@ -36,7 +36,7 @@ pub(super) fn check(kind: ColumnType, text: &str) -> Result<String, Misfit> {
         Scalar::Text => Ok(text.to_owned()),
         Scalar::Bytea => {
             let hex = trimmed.strip_prefix("\\x").unwrap_or("-");
-            let is_hex = hex.len() % 2 == 0 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+            let is_hex = hex.len().is_multiple_of(2) && hex.bytes().all(|b| b.is_ascii_hexdigit());
             accept(is_hex, trimmed, "write \\x and pairs of hexadecimal digits")
         }
         Scalar::Uuid => match Uuid::parse_str(trimmed) {

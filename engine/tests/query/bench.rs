@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -23,49 +23,62 @@ const SCHEMA: &str = "
     create schema gobo;
     create table gobo.checkpoints (generation bigint primary key, position bigint not null);
     create table gobo.read_models (name text primary key, projection text not null, revision bigint not null);
-    create table gobo.dead_letters (generation bigint, position bigint, stream_id text, primary key (generation, position));
+    create table gobo.dead_letters (generation bigint, position bigint, stream_id text, state text not null default 'failed', primary key (generation, position));
 ";
 
-pub struct Bench {
-    pub admin: Client,
-    pub router: Router,
-    pub progress: Progress,
-    pub head: watch::Sender<Head>,
-    pub models: watch::Sender<Models>,
-    pub refresh: Arc<Notify>,
-    pub pokes: Arc<AtomicUsize>,
+pub(crate) struct Bench {
+    pub(crate) admin: Client,
+    pub(crate) router: Router,
+    pub(crate) progress: Progress,
+    pub(crate) head: watch::Sender<Head>,
+    pub(crate) models: watch::Sender<Models>,
+    pub(crate) refresh: Arc<Notify>,
+    pub(crate) pokes: Arc<AtomicUsize>,
     upstream: Upstream,
 }
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
     }
 }
 
 impl Bench {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(Limits::default(), "2s").await
     }
 
-    pub async fn with(limits: Limits, statement_timeout: &str) -> Self {
-        let database = database().await;
+    pub(crate) async fn with(limits: Limits, statement_timeout: &str) -> Self {
+        let database = gobo_tests::Database::create().await;
+        Self::over(database.url(), limits, statement_timeout).await
+    }
+
+    /// On a server that the test stops.
+    pub(crate) async fn on(cluster: &gobo_tests::Cluster) -> Self {
+        let database = gobo_tests::Database::create_in(cluster).await;
+        Self::over(database.url(), Limits::default(), "2s").await
+    }
+
+    async fn over(url: &str, limits: Limits, statement_timeout: &str) -> Self {
+        let database = Database::new(url).unwrap();
         let admin = database.connect("test", &[]).await.unwrap();
         admin.batch_execute(SCHEMA).await.unwrap();
         let settings = [
@@ -104,7 +117,7 @@ impl Bench {
     }
 
     /// Creates a generation's table for a read model and makes it the live one.
-    pub async fn deploy(&self, generation: i64, model: &ReadModel) {
+    pub(crate) async fn deploy(&self, generation: i64, model: &ReadModel) {
         let columns: Vec<String> = model
             .columns
             .iter()
@@ -120,16 +133,16 @@ impl Bench {
                _revision bigint not null default 1, _updated_at timestamptz not null default '2026-01-01', primary key ({key}));
              insert into gobo.checkpoints values ({generation}, 10) on conflict do nothing;
              insert into gobo.read_models values ('{name}', 'test', 1) on conflict do nothing",
-            name = quote(&model.name),
+            name = model.name,
             columns = columns.join(", "),
             key = key.join(", "),
-        ).replace("'\"", "'").replace("\"'", "'"))
+        ))
         .await;
         self.publish(generation, model);
     }
 
     /// Makes a generation the live one.
-    pub fn publish(&self, generation: i64, model: &ReadModel) {
+    pub(crate) fn publish(&self, generation: i64, model: &ReadModel) {
         let live = LiveModel {
             model: model.clone(),
             projection: "test".to_owned(),
@@ -144,15 +157,15 @@ impl Bench {
         });
     }
 
-    pub async fn sql(&self, text: &str) {
+    pub(crate) async fn sql(&self, text: &str) {
         self.admin.batch_execute(text).await.unwrap();
     }
 
-    pub async fn get(&self, uri: &str) -> Answer {
+    pub(crate) async fn get(&self, uri: &str) -> Answer {
         self.send("GET", uri, &[]).await
     }
 
-    pub async fn send(&self, method: &str, uri: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn send(&self, method: &str, uri: &str, headers: &[(&str, &str)]) -> Answer {
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -169,14 +182,14 @@ impl Bench {
     }
 
     /// A query that must succeed: its rows.
-    pub async fn rows(&self, uri: &str) -> Vec<serde_json::Value> {
+    pub(crate) async fn rows(&self, uri: &str) -> Vec<serde_json::Value> {
         let answer = self.get(uri).await;
         assert_eq!(answer.status, 200, "{uri}: {}", answer.body);
         answer.json().as_array().unwrap().clone()
     }
 
     /// Follows a query's pages to the end.
-    pub async fn pages(&self, uri: &str) -> Vec<serde_json::Value> {
+    pub(crate) async fn pages(&self, uri: &str) -> Vec<serde_json::Value> {
         let mut rows = Vec::new();
         let mut uri = uri.to_owned();
         loop {
@@ -193,8 +206,18 @@ impl Bench {
     }
 }
 
+/// Awaits `main` while `other` goes on, and not for `other` when `main` ends without it.
+pub(crate) async fn beside<T>(main: impl Future<Output = T>, other: impl Future<Output = ()>) -> T {
+    let mut main = std::pin::pin!(main);
+    tokio::select! {
+        output = &mut main => return output,
+        () = other => {}
+    }
+    main.await
+}
+
 /// A read model from `name type` lines; a `?` after the type makes a column nullable.
-pub fn model(name: &str, columns: &str, key: &[&str]) -> ReadModel {
+pub(crate) fn model(name: &str, columns: &str, key: &[&str]) -> ReadModel {
     let columns: Vec<Column> = columns
         .split(',')
         .map(|column| {
@@ -216,15 +239,4 @@ pub fn model(name: &str, columns: &str, key: &[&str]) -> ReadModel {
         columns,
         indexes: Vec::new(),
     }
-}
-
-/// A new, empty database.
-async fn database() -> Database {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let base = std::env::var("GOBO_TEST_CLUSTER").unwrap();
-    let name = format!("query_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));
-    let admin = Database::new(&base.replace("{}", "postgres")).unwrap();
-    let admin = admin.connect("test", &[]).await.unwrap();
-    admin.batch_execute(&format!("create database {name}")).await.unwrap();
-    Database::new(&base.replace("{}", &name)).unwrap()
 }

@@ -8,17 +8,33 @@ use syn::{Data, DeriveInput, Error, Fields, GenericParam, Lifetime, LitStr, Resu
 
 pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let Data::Enum(data) = &input.data else {
-        return Err(Error::new(input.ident.span(), "events are an enum with a variant per event type"));
+        return Err(Error::new(
+            input.ident.span(),
+            "events are an enum with a variant per event type",
+        ));
     };
     let lifetime = lifetime(input)?;
     let refuse_unknown = refuse_unknown(input)?;
-    let variants = data.variants.iter().map(|variant| Ok((event_type(variant)?, variant))).collect::<Result<Vec<_>>>()?;
+    let variants = data
+        .variants
+        .iter()
+        .map(|variant| Ok((event_type(variant)?, variant)))
+        .collect::<Result<Vec<_>>>()?;
     for (place, (event_type, variant)) in variants.iter().enumerate() {
-        if variants[..place].iter().any(|(earlier, _)| earlier == event_type) {
-            return Err(Error::new(variant.ident.span(), format!("two variants have the event type `{event_type}`")));
+        if variants[..place]
+            .iter()
+            .any(|(earlier, _)| earlier == event_type)
+        {
+            return Err(Error::new(
+                variant.ident.span(),
+                format!("two variants have the event type `{event_type}`"),
+            ));
         }
     }
-    let arms = variants.iter().map(|(event_type, variant)| arm(event_type, variant)).collect::<Result<Vec<_>>>()?;
+    let arms = variants
+        .iter()
+        .map(|(event_type, variant)| arm(event_type, variant))
+        .collect::<Result<Vec<_>>>()?;
     let types = variants.iter().map(|(event_type, _)| event_type);
     let name = &input.ident;
     let (_, generics, _) = input.generics.split_for_impl();
@@ -28,7 +44,9 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
         quote!(::core::option::Option::Some(&[#(#types),*]))
     };
     let unknown = if refuse_unknown {
-        quote!(::core::result::Result::Err(::gobo_sdk::Error::new("the projection does not know this type of event")))
+        quote!(::core::result::Result::Err(::gobo_sdk::Error::new(
+            "the projection does not know this type of event"
+        )))
     } else {
         quote!(::core::result::Result::Ok(::core::option::Option::None))
     };
@@ -56,13 +74,20 @@ fn lifetime(input: &DeriveInput) -> Result<Lifetime> {
     match (parameters.next(), parameters.next()) {
         (None, _) => Ok(Lifetime::new("'event", input.ident.span())),
         (Some(GenericParam::Lifetime(parameter)), None) => Ok(parameter.lifetime.clone()),
-        _ => Err(Error::new(input.generics.span(), "events have at most one parameter: the batch's lifetime, `<'e>`")),
+        _ => Err(Error::new(
+            input.generics.span(),
+            "events have at most one parameter: the batch's lifetime, `<'e>`",
+        )),
     }
 }
 
 fn refuse_unknown(input: &DeriveInput) -> Result<bool> {
     let mut refuse = false;
-    for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("events")) {
+    for attribute in input
+        .attrs
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("events"))
+    {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("unknown") {
                 return Err(meta.error("expected `unknown = \"ignore\"` or `unknown = \"refuse\"`"));
@@ -71,7 +96,12 @@ fn refuse_unknown(input: &DeriveInput) -> Result<bool> {
             refuse = match literal.value().as_str() {
                 "ignore" => false,
                 "refuse" => true,
-                _ => return Err(Error::new(literal.span(), "expected \"ignore\" or \"refuse\"")),
+                _ => {
+                    return Err(Error::new(
+                        literal.span(),
+                        "expected \"ignore\" or \"refuse\"",
+                    ));
+                }
             };
             Ok(())
         })?;
@@ -81,7 +111,11 @@ fn refuse_unknown(input: &DeriveInput) -> Result<bool> {
 
 fn event_type(variant: &Variant) -> Result<String> {
     let mut event_type = variant.ident.unraw().to_string();
-    for attribute in variant.attrs.iter().filter(|attribute| attribute.path().is_ident("event")) {
+    for attribute in variant
+        .attrs
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("event"))
+    {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("type") {
                 return Err(meta.error("expected `type = \"...\"`"));
@@ -101,7 +135,9 @@ fn arm(event_type: &str, variant: &Variant) -> Result<TokenStream> {
             quote!(Self::#name(::gobo_sdk::private::payload(data)?))
         }
         _ => {
-            let message = format!("a variant has one payload, a struct with #[payload]: `{name}({name}Data)`");
+            let message = format!(
+                "a variant has one payload, a struct with #[payload]: `{name}({name}Data)`"
+            );
             return Err(Error::new(variant.span(), message));
         }
     };

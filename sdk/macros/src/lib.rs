@@ -20,7 +20,9 @@ mod text;
 /// Doc comments become the comments of table and columns.
 #[proc_macro_derive(ReadModel, attributes(read_model, key, column))]
 pub fn derive_read_model(input: TokenStream) -> TokenStream {
-    finish(read_model::derive(&parse_macro_input!(input as DeriveInput)))
+    finish(read_model::derive(&parse_macro_input!(
+        input as DeriveInput
+    )))
 }
 
 /// Makes an enum the events of a projection: a variant per event type, with the payload that its data is read into.
@@ -53,5 +55,7 @@ pub fn payload(_: TokenStream, item: TokenStream) -> TokenStream {
 }
 
 fn finish(expanded: syn::Result<proc_macro2::TokenStream>) -> TokenStream {
-    expanded.unwrap_or_else(|error| error.to_compile_error()).into()
+    expanded
+        .unwrap_or_else(|error| error.to_compile_error())
+        .into()
 }

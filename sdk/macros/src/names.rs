@@ -5,8 +5,21 @@ use syn::{Error, Result};
 
 /// The parameters of the query grammar (`sdk/wit/DESCRIPTOR.md`): a column of such a name could not be filtered by.
 const RESERVED: [&str; 15] = [
-    "select", "order", "limit", "offset", "and", "or", "not", "cursor", "min_position", "max_lag", "wait", "as_of",
-    "live", "on_conflict", "columns",
+    "select",
+    "order",
+    "limit",
+    "offset",
+    "and",
+    "or",
+    "not",
+    "cursor",
+    "min_position",
+    "max_lag",
+    "wait",
+    "as_of",
+    "live",
+    "on_conflict",
+    "columns",
 ];
 
 /// Refuses a name of a table or column that the engine would refuse.
@@ -18,7 +31,9 @@ pub(crate) fn check_identifier(name: &str, what: &str, span: Span) -> Result<()>
     let begins_well = name.starts_with(|first: char| first.is_ascii_lowercase());
     let plain = |character: char| matches!(character, 'a'..='z' | '0'..='9' | '_');
     if !begins_well || !name.chars().all(plain) {
-        return refuse("must begin with a small letter and consist of small letters, digits and `_`");
+        return refuse(
+            "must begin with a small letter and consist of small letters, digits and `_`",
+        );
     }
     if name.len() > 63 {
         return refuse("is longer than 63 characters");
@@ -61,8 +76,12 @@ impl Case {
             "SCREAMING_SNAKE_CASE" => Self::ScreamingSnake,
             "kebab-case" => Self::Kebab,
             _ => {
-                let rules = "lowercase, UPPERCASE, camelCase, snake_case, SCREAMING_SNAKE_CASE, kebab-case";
-                return Err(Error::new(span, format!("unknown rule `{rule}`; the rules are {rules}")));
+                let rules =
+                    "lowercase, UPPERCASE, camelCase, snake_case, SCREAMING_SNAKE_CASE, kebab-case";
+                return Err(Error::new(
+                    span,
+                    format!("unknown rule `{rule}`; the rules are {rules}"),
+                ));
             }
         })
     }

@@ -7,7 +7,11 @@ use syn::{Attribute, Data, DeriveInput, Field, Result, Type, parse_quote};
 pub(crate) fn expand(mut item: DeriveInput) -> Result<TokenStream> {
     match &mut item.data {
         Data::Struct(data) => data.fields.iter_mut().for_each(borrow),
-        Data::Enum(data) => data.variants.iter_mut().flat_map(|variant| &mut variant.fields).for_each(borrow),
+        Data::Enum(data) => data
+            .variants
+            .iter_mut()
+            .flat_map(|variant| &mut variant.fields)
+            .for_each(borrow),
         Data::Union(_) => {}
     }
     Ok(quote! {
@@ -22,13 +26,20 @@ fn borrow(field: &mut Field) {
     if !has_lifetime(field.ty.to_token_stream()) {
         return;
     }
-    let says = |word: &str| field.attrs.iter().any(|attribute| mentions(attribute, word));
+    let says = |word: &str| {
+        field
+            .attrs
+            .iter()
+            .any(|attribute| mentions(attribute, word))
+    };
     if says("borrow") || says("deserialize_with") || says("with") {
         return;
     }
     if is_optional_text(&field.ty) {
         // `default`, because serde takes an absent member for `None` only where it knows the type's own rule.
-        field.attrs.push(parse_quote!(#[serde(borrow, deserialize_with = "::gobo_sdk::private::optional_text")]));
+        field.attrs.push(
+            parse_quote!(#[serde(borrow, deserialize_with = "::gobo_sdk::private::optional_text")]),
+        );
         if !says_default(field) {
             field.attrs.push(parse_quote!(#[serde(default)]));
         }
@@ -38,13 +49,19 @@ fn borrow(field: &mut Field) {
 }
 
 fn says_default(field: &Field) -> bool {
-    field.attrs.iter().any(|attribute| mentions(attribute, "default"))
+    field
+        .attrs
+        .iter()
+        .any(|attribute| mentions(attribute, "default"))
 }
 
 fn mentions(attribute: &Attribute, word: &str) -> bool {
-    let Ok(list) = attribute.meta.require_list() else { return false };
+    let Ok(list) = attribute.meta.require_list() else {
+        return false;
+    };
     let mut tokens = list.tokens.clone().into_iter();
-    list.path.is_ident("serde") && tokens.any(|token| matches!(token, TokenTree::Ident(ident) if ident == word))
+    list.path.is_ident("serde")
+        && tokens.any(|token| matches!(token, TokenTree::Ident(ident) if ident == word))
 }
 
 fn has_lifetime(tokens: TokenStream) -> bool {

@@ -30,22 +30,33 @@ struct Options {
 
 pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let Data::Struct(data) = &input.data else {
-        return Err(Error::new(input.ident.span(), "a read model is a struct: its rows have the struct's fields"));
+        return Err(Error::new(
+            input.ident.span(),
+            "a read model is a struct: its rows have the struct's fields",
+        ));
     };
     let Fields::Named(fields) = &data.fields else {
-        return Err(Error::new(input.ident.span(), "a read model's fields have names: they are its columns"));
+        return Err(Error::new(
+            input.ident.span(),
+            "a read model's fields have names: they are its columns",
+        ));
     };
     if !input.generics.params.is_empty() {
         let message = "a read model owns its data: no lifetimes or type parameters (`String` instead of `&str`)";
         return Err(Error::new(input.generics.span(), message));
     }
-    let columns = fields.named.iter().map(column).collect::<Result<Vec<_>>>()?;
+    let columns = fields
+        .named
+        .iter()
+        .map(column)
+        .collect::<Result<Vec<_>>>()?;
     check_columns(&columns, input.ident.span())?;
     let options = options(&input.attrs)?;
     let indexes = indexes(&options.indexes, &columns)?;
-    let (table, span) = options.table.clone().unwrap_or_else(|| {
-        (snake(&input.ident.unraw().to_string()), input.ident.span())
-    });
+    let (table, span) = options
+        .table
+        .clone()
+        .unwrap_or_else(|| (snake(&input.ident.unraw().to_string()), input.ident.span()));
     check_identifier(&table, "table", span)?;
     Ok(implementation(input, &options, &table, &columns, &indexes))
 }
@@ -74,30 +85,57 @@ fn column(field: &Field) -> Result<Column<'_>> {
     }
     check_column(&name, span)?;
     if key && is_option(&field.ty) {
-        return Err(Error::new(field.ty.span(), "a key column cannot be `Option`: a row without key could not be found"));
+        return Err(Error::new(
+            field.ty.span(),
+            "a key column cannot be `Option`: a row without key could not be found",
+        ));
     }
-    Ok(Column { field: ident, kind: &field.ty, name, comment: doc_comment(&field.attrs), key })
+    Ok(Column {
+        field: ident,
+        kind: &field.ty,
+        name,
+        comment: doc_comment(&field.attrs),
+        key,
+    })
 }
 
 fn is_option(kind: &Type) -> bool {
     let Type::Path(path) = kind else { return false };
-    path.path.segments.last().is_some_and(|segment| segment.ident == "Option")
+    path.path
+        .segments
+        .last()
+        .is_some_and(|segment| segment.ident == "Option")
 }
 
 fn check_columns(columns: &[Column<'_>], span: Span) -> Result<()> {
     let keys = columns.iter().filter(|column| column.key).count();
     if keys == 0 {
-        return Err(Error::new(span, "a read model needs a key: mark one or more fields with #[key]"));
+        return Err(Error::new(
+            span,
+            "a read model needs a key: mark one or more fields with #[key]",
+        ));
     }
     if keys > MOST_KEYS {
-        return Err(Error::new(span, format!("a key has at most {MOST_KEYS} columns")));
+        return Err(Error::new(
+            span,
+            format!("a key has at most {MOST_KEYS} columns"),
+        ));
     }
     if columns.len() > MOST_COLUMNS {
-        return Err(Error::new(span, format!("a read model has at most {MOST_COLUMNS} columns")));
+        return Err(Error::new(
+            span,
+            format!("a read model has at most {MOST_COLUMNS} columns"),
+        ));
     }
     for (place, column) in columns.iter().enumerate() {
-        if columns[..place].iter().any(|earlier| earlier.name == column.name) {
-            return Err(Error::new(column.field.span(), format!("two columns are called `{}`", column.name)));
+        if columns[..place]
+            .iter()
+            .any(|earlier| earlier.name == column.name)
+        {
+            return Err(Error::new(
+                column.field.span(),
+                format!("two columns are called `{}`", column.name),
+            ));
         }
     }
     Ok(())
@@ -105,7 +143,10 @@ fn check_columns(columns: &[Column<'_>], span: Span) -> Result<()> {
 
 fn options(attributes: &[Attribute]) -> Result<Options> {
     let mut options = Options::default();
-    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("read_model")) {
+    for attribute in attributes
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("read_model"))
+    {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("table") {
                 let literal: LitStr = meta.value()?.parse()?;
@@ -115,7 +156,10 @@ fn options(attributes: &[Attribute]) -> Result<Options> {
             } else if meta.path.is_ident("index") {
                 let content;
                 syn::parenthesized!(content in meta.input);
-                let columns = Punctuated::<Ident, Token![,]>::parse_terminated_with(&content, Ident::parse_any)?;
+                let columns = Punctuated::<Ident, Token![,]>::parse_terminated_with(
+                    &content,
+                    Ident::parse_any,
+                )?;
                 options.indexes.push(columns.into_iter().collect());
             } else {
                 return Err(meta.error("expected `table = \"...\"`, `per_stream` or `index(...)`"));
@@ -129,12 +173,20 @@ fn options(attributes: &[Attribute]) -> Result<Options> {
 /// The indexes with the names that their fields have as columns.
 fn indexes(indexes: &[Vec<Ident>], columns: &[Column<'_>]) -> Result<Vec<Vec<String>>> {
     let name = |ident: &Ident| {
-        let column = columns.iter().find(|column| column.field.unraw() == ident.unraw());
+        let column = columns
+            .iter()
+            .find(|column| column.field.unraw() == ident.unraw());
         column.map(|column| column.name.clone()).ok_or_else(|| {
-            Error::new(ident.span(), format!("there is no field `{ident}` to index"))
+            Error::new(
+                ident.span(),
+                format!("there is no field `{ident}` to index"),
+            )
         })
     };
-    indexes.iter().map(|index| index.iter().map(name).collect()).collect()
+    indexes
+        .iter()
+        .map(|index| index.iter().map(name).collect())
+        .collect()
 }
 
 fn implementation(
@@ -148,7 +200,11 @@ fn implementation(
     let comment = doc_comment(&input.attrs);
     let per_stream = options.per_stream;
     let keys: Vec<&Column<'_>> = columns.iter().filter(|column| column.key).collect();
-    let key_places = columns.iter().enumerate().filter(|(_, column)| column.key).map(|(place, _)| place);
+    let key_places = columns
+        .iter()
+        .enumerate()
+        .filter(|(_, column)| column.key)
+        .map(|(place, _)| place);
     let key_kinds: Vec<&Type> = keys.iter().map(|column| column.kind).collect();
     let key = match key_kinds.as_slice() {
         [single] => quote!(#single),
@@ -205,7 +261,12 @@ fn implementation(
 }
 
 fn info(column: &Column<'_>) -> TokenStream {
-    let Column { kind, name, comment, .. } = column;
+    let Column {
+        kind,
+        name,
+        comment,
+        ..
+    } = column;
     quote_spanned! {kind.span()=>
         ::gobo_sdk::read_model::ColumnInfo {
             name: #name,

@@ -8,26 +8,39 @@ use crate::names::Case;
 
 pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let Data::Enum(data) = &input.data else {
-        return Err(Error::new(input.ident.span(), "only an enum is stored as one of several texts"));
+        return Err(Error::new(
+            input.ident.span(),
+            "only an enum is stored as one of several texts",
+        ));
     };
     let case = case(input)?;
     let mut names: Vec<(&Ident, String)> = Vec::new();
     for variant in &data.variants {
         let text = text(variant, case)?;
         if names.iter().any(|(_, earlier)| *earlier == text) {
-            return Err(Error::new(variant.ident.span(), format!("two variants are written `{text}`")));
+            return Err(Error::new(
+                variant.ident.span(),
+                format!("two variants are written `{text}`"),
+            ));
         }
         names.push((&variant.ident, text));
     }
     if names.is_empty() {
-        return Err(Error::new(input.ident.span(), "an enum without variants has no text"));
+        return Err(Error::new(
+            input.ident.span(),
+            "an enum without variants has no text",
+        ));
     }
     Ok(implementation(&input.ident, &names))
 }
 
 fn case(input: &DeriveInput) -> Result<Case> {
     let mut case = Case::AsIs;
-    for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("text")) {
+    for attribute in input
+        .attrs
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("text"))
+    {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("rename_all") {
                 return Err(meta.error("expected `rename_all = \"...\"`"));
@@ -42,10 +55,17 @@ fn case(input: &DeriveInput) -> Result<Case> {
 
 fn text(variant: &Variant, case: Case) -> Result<String> {
     if !matches!(variant.fields, Fields::Unit) {
-        return Err(Error::new(variant.ident.span(), "a text has no room for a payload"));
+        return Err(Error::new(
+            variant.ident.span(),
+            "a text has no room for a payload",
+        ));
     }
     let mut text = case.apply(&variant.ident.to_string());
-    for attribute in variant.attrs.iter().filter(|attribute| attribute.path().is_ident("text")) {
+    for attribute in variant
+        .attrs
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("text"))
+    {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("rename") {
                 return Err(meta.error("expected `rename = \"...\"`"));
@@ -55,7 +75,10 @@ fn text(variant: &Variant, case: Case) -> Result<String> {
         })?;
     }
     if text.contains('\0') {
-        return Err(Error::new(variant.ident.span(), "PostgreSQL cannot store U+0000 in text"));
+        return Err(Error::new(
+            variant.ident.span(),
+            "PostgreSQL cannot store U+0000 in text",
+        ));
     }
     Ok(text)
 }

@@ -19,7 +19,11 @@ impl Scalar for Decimal {
         // The least significant digits come first in `digits`, and last on the wire, without zeros at the end.
         let trailing = significant.iter().take_while(|digit| **digit == 0).count();
         let sent = &significant[trailing..];
-        let weight = if sent.is_empty() { 0 } else { count as i16 - 1 - places };
+        let weight = if sent.is_empty() {
+            0
+        } else {
+            count as i16 - 1 - places
+        };
         let sign = if self.is_negative() { NEGATIVE } else { 0 };
         out.extend_from_slice(&(sent.len() as i16).to_be_bytes());
         out.extend_from_slice(&weight.to_be_bytes());
@@ -49,7 +53,10 @@ fn split(mantissa: u128, scale: u8, digits: &mut [u16; MOST_DIGITS]) -> (usize, 
         digits[count] = digit as u16;
         count += 1;
     };
-    match u64::try_from(mantissa).ok().and_then(|mantissa| mantissa.checked_mul(padding)) {
+    match u64::try_from(mantissa)
+        .ok()
+        .and_then(|mantissa| mantissa.checked_mul(padding))
+    {
         Some(mut rest) => {
             while rest != 0 {
                 push(rest % BASE as u64);

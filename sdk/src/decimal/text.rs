@@ -21,7 +21,10 @@ pub(super) fn parse(text: &str) -> Result<Decimal> {
         None => (false, text),
     };
     let (digits, exponent) = match unsigned.find(['e', 'E']) {
-        Some(at) => (&unsigned[..at], unsigned[at + 1..].parse::<i32>().map_err(|_| number())?),
+        Some(at) => (
+            &unsigned[..at],
+            unsigned[at + 1..].parse::<i32>().map_err(|_| number())?,
+        ),
         None => (unsigned, 0),
     };
     let (whole, fraction) = match digits.split_once('.') {
@@ -45,7 +48,10 @@ pub(super) fn parse(text: &str) -> Result<Decimal> {
             small = small * 10 + u64::from(digit);
             mantissa = i128::from(small);
         } else {
-            mantissa = mantissa.checked_mul(10).and_then(|m| m.checked_add(i128::from(digit))).ok_or_else(too_large)?;
+            mantissa = mantissa
+                .checked_mul(10)
+                .and_then(|m| m.checked_add(i128::from(digit)))
+                .ok_or_else(too_large)?;
         }
     }
     let scale = fraction.len() as i64 - i64::from(exponent);
@@ -58,11 +64,15 @@ pub(super) fn parse(text: &str) -> Result<Decimal> {
         // 25e2: zeros take the place of the exponent.
         Err(_) if mantissa == 0 => (Some(0), 0),
         Err(_) => {
-            let power = usize::try_from(-scale).ok().and_then(|zeros| POWERS.get(zeros));
+            let power = usize::try_from(-scale)
+                .ok()
+                .and_then(|zeros| POWERS.get(zeros));
             (power.and_then(|power| mantissa.checked_mul(*power)), 0)
         }
     };
-    mantissa.and_then(|mantissa| Decimal::fitting(mantissa, scale)).ok_or_else(too_large)
+    mantissa
+        .and_then(|mantissa| Decimal::fitting(mantissa, scale))
+        .ok_or_else(too_large)
 }
 
 impl FromStr for Decimal {
@@ -121,10 +131,15 @@ impl<'de> de::Visitor<'de> for Visitor {
     }
 
     fn visit_f64<E: de::Error>(self, _: f64) -> Result<Decimal, E> {
-        Err(E::custom("a decimal number that has been through a float; write it as a string"))
+        Err(E::custom(
+            "a decimal number that has been through a float; write it as a string",
+        ))
     }
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Decimal, D::Error> {
+    fn visit_newtype_struct<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Decimal, D::Error> {
         deserializer.deserialize_any(self)
     }
 

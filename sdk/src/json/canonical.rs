@@ -109,7 +109,10 @@ fn number(text: &str, out: &mut String) -> Result {
         None => (false, text),
     };
     let (digits, exponent) = match unsigned.find(['e', 'E']) {
-        Some(at) => (&unsigned[..at], unsigned[at + 1..].parse::<i32>().map_err(|_| too_large())?),
+        Some(at) => (
+            &unsigned[..at],
+            unsigned[at + 1..].parse::<i32>().map_err(|_| too_large())?,
+        ),
         None => (unsigned, 0),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
@@ -125,7 +128,9 @@ fn number(text: &str, out: &mut String) -> Result {
         out.push('-');
     }
     let digit = |place: i64| {
-        let digit = usize::try_from(place).ok().and_then(|place| significant.as_bytes().get(place));
+        let digit = usize::try_from(place)
+            .ok()
+            .and_then(|place| significant.as_bytes().get(place));
         char::from(digit.copied().unwrap_or(b'0'))
     };
     let first = (0..point).find(|place| digit(*place) != '0');

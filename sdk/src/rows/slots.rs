@@ -70,7 +70,11 @@ pub(super) struct Slots<R> {
 
 impl<R> Default for Slots<R> {
     fn default() -> Self {
-        Self { index: Index::default(), slots: Vec::new(), keys: Vec::new() }
+        Self {
+            index: Index::default(),
+            slots: Vec::new(),
+            keys: Vec::new(),
+        }
     }
 }
 
@@ -97,7 +101,8 @@ impl<R: ReadModel> Slots<R> {
             state: State::Unread,
             written: None,
         });
-        self.index.insert(free, slot, |slot| self.slots[slot as usize].hash);
+        self.index
+            .insert(free, slot, |slot| self.slots[slot as usize].hash);
         slot
     }
 
@@ -212,13 +217,20 @@ impl<R: ReadModel> AnySlots for Slots<R> {
     fn changes(&self, each: &mut dyn FnMut(Change)) {
         for (slot, content) in self.slots.iter().enumerate() {
             if let Some(write) = content.written {
-                each(Change { slot: slot as u32, write });
+                each(Change {
+                    slot: slot as u32,
+                    write,
+                });
             }
         }
     }
 
     fn width(&self, change: Change) -> usize {
-        if self.row(change.slot).is_some() { R::TABLE.columns.len() } else { R::TABLE.key.len() }
+        if self.row(change.slot).is_some() {
+            R::TABLE.columns.len()
+        } else {
+            R::TABLE.key.len()
+        }
     }
 
     fn write_change(&self, change: Change, out: &mut Vec<u8>) {

@@ -14,17 +14,36 @@ pub(super) fn engines<P>(expected: &Engine<P>, found: &Engine<P>) -> String {
     let mut report = String::new();
     for (expected, found) in expected.models.iter().zip(&found.models) {
         let table = &expected.table;
-        for key in expected.rows.keys().chain(found.rows.keys()).collect::<BTreeSet<_>>() {
+        for key in expected
+            .rows
+            .keys()
+            .chain(found.rows.keys())
+            .collect::<BTreeSet<_>>()
+        {
             let (left, right) = (expected.rows.get(key), found.rows.get(key));
             if left == right {
                 continue;
             }
             let row = |side: Option<&(Vec<u8>, i64)>| side.map(|(row, _)| row.clone());
             let before = report.len();
-            compare(table, key, row(left).as_deref(), row(right).as_deref(), false, &mut report);
-            if let (Some((_, left)), Some((_, right)), true) = (left, right, report.len() == before) {
-                line(&mut report, format_args!("{}: {}", table.name, table.show_key(key)));
-                line(&mut report, format_args!("  _position: expected {left}, found {right}"));
+            compare(
+                table,
+                key,
+                row(left).as_deref(),
+                row(right).as_deref(),
+                false,
+                &mut report,
+            );
+            if let (Some((_, left)), Some((_, right)), true) = (left, right, report.len() == before)
+            {
+                line(
+                    &mut report,
+                    format_args!("{}: {}", table.name, table.show_key(key)),
+                );
+                line(
+                    &mut report,
+                    format_args!("  _position: expected {left}, found {right}"),
+                );
             }
         }
     }
@@ -37,7 +56,14 @@ pub(super) fn rows<R: ReadModel>(expected: &[R], found: &[R]) -> String {
     let (expected, found) = (by_key(expected), by_key(found));
     for key in expected.keys().chain(found.keys()).collect::<BTreeSet<_>>() {
         let (left, right) = (expected.get(key), found.get(key));
-        compare(&R::TABLE, key, left.map(Vec::as_slice), right.map(Vec::as_slice), true, &mut report);
+        compare(
+            &R::TABLE,
+            key,
+            left.map(Vec::as_slice),
+            right.map(Vec::as_slice),
+            true,
+            &mut report,
+        );
     }
     report
 }
@@ -75,8 +101,12 @@ fn compare(
             let mut differences = String::new();
             for ((column, left), (_, right)) in fields(table, expected).zip(fields(table, found)) {
                 if left != right && !(as_numbers && equal_numbers(column.column, left, right)) {
-                    let (left, right) = (display(column.column, left), display(column.column, right));
-                    line(&mut differences, format_args!("  {}: expected {left}, found {right}", column.name));
+                    let (left, right) =
+                        (display(column.column, left), display(column.column, right));
+                    line(
+                        &mut differences,
+                        format_args!("  {}: expected {left}, found {right}", column.name),
+                    );
                 }
             }
             if !differences.is_empty() {
@@ -89,7 +119,10 @@ fn compare(
 
 fn show(table: &Table, row: &[u8], report: &mut String) {
     for (column, field) in fields(table, row) {
-        line(report, format_args!("  {}: {}", column.name, display(column.column, field)));
+        line(
+            report,
+            format_args!("  {}: {}", column.name, display(column.column, field)),
+        );
     }
 }
 
@@ -99,7 +132,10 @@ fn fields<'t>(
 ) -> impl Iterator<Item = (&'t crate::read_model::ColumnInfo, Option<&'t [u8]>)> {
     let mut frame = FrameReader::new(row);
     // Both rows were written by this crate, so their fields can be read.
-    table.columns.iter().map(move |column| (column, frame.field().unwrap_or_default()))
+    table
+        .columns
+        .iter()
+        .map(move |column| (column, frame.field().unwrap_or_default()))
 }
 
 fn equal_numbers(column: ColumnType, left: Option<&[u8]>, right: Option<&[u8]>) -> bool {

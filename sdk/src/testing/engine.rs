@@ -65,7 +65,12 @@ impl<P: Projection> Engine<P> {
     pub fn new() -> Self {
         let mut models = Models(Vec::new());
         P::ReadModels::visit(&mut models);
-        Self { models: models.0, log: Vec::new(), rounds: 0, projection: PhantomData }
+        Self {
+            models: models.0,
+            log: Vec::new(),
+            rounds: 0,
+            projection: PhantomData,
+        }
     }
 
     /// Runs one batch and keeps its changes.
@@ -92,7 +97,10 @@ impl<P: Projection> Engine<P> {
                 }
             }
         }
-        Err(Error::new(format_args!("after {MOST_ROUNDS} rounds the projection still asks for rows")).into())
+        Err(Error::new(format_args!(
+            "after {MOST_ROUNDS} rounds the projection still asks for rows"
+        ))
+        .into())
     }
 
     /// The rows of a read model, in the order of their keys' bytes.
@@ -102,7 +110,11 @@ impl<P: Projection> Engine<P> {
     #[must_use]
     #[track_caller]
     pub fn rows<R: ReadModel>(&self) -> Vec<R> {
-        let Some(model) = self.models.iter().find(|model| model.row_type == TypeId::of::<R>()) else {
+        let Some(model) = self
+            .models
+            .iter()
+            .find(|model| model.row_type == TypeId::of::<R>())
+        else {
             panic!("the projection does not own `{}`", R::TABLE.name);
         };
         let rows = model.rows.values().map(|(bytes, _)| read(bytes));
@@ -132,7 +144,11 @@ impl<P: Projection> Engine<P> {
             let fields = tuple.tuple()?;
             let model = self.model(&mut tuple)?;
             if fields != 1 + model.table.key.len() {
-                return Err(Error::new(format_args!("a key of {} fields for `{}`", fields - 1, model.table.name)));
+                return Err(Error::new(format_args!(
+                    "a key of {} fields for `{}`",
+                    fields - 1,
+                    model.table.name
+                )));
             }
             match model.rows.get(tuple.rest()) {
                 Some((row, _)) => {
@@ -147,7 +163,9 @@ impl<P: Projection> Engine<P> {
 
     fn model(&self, tuple: &mut FrameReader<'_>) -> Result<&Model> {
         let place: i16 = Column::read(tuple.field()?)?;
-        let model = usize::try_from(place).ok().and_then(|place| self.models.get(place));
+        let model = usize::try_from(place)
+            .ok()
+            .and_then(|place| self.models.get(place));
         model.ok_or_else(|| Error::new(format_args!("there is no read model {place}")))
     }
 
@@ -159,15 +177,21 @@ impl<P: Projection> Engine<P> {
             tuple.tuple()?;
             let index: i32 = Column::read(tuple.field()?)?;
             let event = usize::try_from(index).ok().filter(|index| *index >= last);
-            let Some((index, event)) = event.and_then(|index| Some((index, events.get(index)?))) else {
-                return Err(Error::new(format_args!("a change by event {index} after one by event {last}")));
+            let Some((index, event)) = event.and_then(|index| Some((index, events.get(index)?)))
+            else {
+                return Err(Error::new(format_args!(
+                    "a change by event {index} after one by event {last}"
+                )));
             };
             last = index;
             let place: i16 = Column::read(tuple.field()?)?;
             let operation: i16 = Column::read(tuple.field()?)?;
-            let place = usize::try_from(place).ok().filter(|place| *place < self.models.len());
+            let place = usize::try_from(place)
+                .ok()
+                .filter(|place| *place < self.models.len());
             let model = place.map(|place| &mut self.models[place]);
-            let model = model.ok_or_else(|| Error::new("a change of a read model that is not declared"))?;
+            let model =
+                model.ok_or_else(|| Error::new("a change of a read model that is not declared"))?;
             model.keep(operation, tuple.rest(), event.position)?;
         }
         Ok(())
@@ -181,7 +205,10 @@ impl Model {
             return Ok(());
         }
         if (self.rewrite)(content)? != content {
-            return Err(Error::new(format_args!("a row of `{}` reads back differently", self.table.name)));
+            return Err(Error::new(format_args!(
+                "a row of `{}` reads back differently",
+                self.table.name
+            )));
         }
         let mut fields = Vec::with_capacity(self.table.columns.len());
         let mut frame = FrameReader::new(content);
@@ -190,7 +217,13 @@ impl Model {
             frame.field()?;
             fields.push(&content[start..frame.offset()]);
         }
-        let key: Vec<u8> = self.table.key.iter().flat_map(|place| fields[*place]).copied().collect();
+        let key: Vec<u8> = self
+            .table
+            .key
+            .iter()
+            .flat_map(|place| fields[*place])
+            .copied()
+            .collect();
         self.rows.insert(key, (content.to_vec(), position));
         Ok(())
     }
@@ -209,7 +242,9 @@ fn encode(events: &[TestEvent]) -> Vec<u8> {
         event.event_type.write(&mut out);
         event.data.write(&mut out);
         event.metadata.write(&mut out);
-        frame::field(&mut out, |out| crate::Uuid::from_bytes(event_id).encode(out));
+        frame::field(&mut out, |out| {
+            crate::Uuid::from_bytes(event_id).encode(out)
+        });
         event.occurred_at.write(&mut out);
         event.occurred_at.write(&mut out);
     }

@@ -14,23 +14,16 @@ impl Decimal {
         Decimal { units, scale }
     }
 
-    /// `dividend / divisor` with `scale` places, ties to even; `None` for a divisor of zero.
+    /// `dividend / divisor` with `scale` places, halves up, for amounts that are not negative; `None`
+    /// for a divisor of zero.
     pub(crate) fn quotient(dividend: Decimal, divisor: Decimal, scale: u32) -> Option<Decimal> {
         let top = dividend.units * 10_i128.pow(scale + divisor.scale);
         let bottom = divisor.units * 10_i128.pow(dividend.scale);
         if bottom == 0 {
             return None;
         }
-        let (whole, rest) = (top.div_euclid(bottom), top.rem_euclid(bottom));
-        let up = match (rest * 2).cmp(&bottom.abs()) {
-            std::cmp::Ordering::Less => 0,
-            std::cmp::Ordering::Equal => whole & 1,
-            std::cmp::Ordering::Greater => 1,
-        };
-        Some(Decimal {
-            units: whole + up,
-            scale,
-        })
+        let units = (2 * top + bottom).div_euclid(2 * bottom);
+        Some(Decimal { units, scale })
     }
 
     /// Reads `-12.50`; no exponent.
@@ -88,10 +81,10 @@ mod tests {
             third.map(|third| third.to_string()).as_deref(),
             Some("0.33333333")
         );
-        let tie = |units| Decimal::quotient(Decimal::new(units, 1), Decimal::new(10, 1), 0);
+        let half = |units| Decimal::quotient(Decimal::new(units, 1), Decimal::new(10, 1), 0);
         assert_eq!(
-            (tie(25), tie(35)),
-            (Some(Decimal::new(2, 0)), Some(Decimal::new(4, 0)))
+            (half(24), half(25)),
+            (Some(Decimal::new(2, 0)), Some(Decimal::new(3, 0)))
         );
     }
 }

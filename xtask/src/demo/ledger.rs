@@ -166,10 +166,7 @@ impl Ledger {
                 ("price", price(order.price)),
                 ("quantity", quantity(order.quantity)),
                 ("filled", quantity(order.filled)),
-                (
-                    "notional",
-                    Cell::Decimal(Decimal::new(order.notional, NOTIONAL_SCALE)),
-                ),
+                ("notional", notional(order.notional)),
                 ("average_price", average(order.notional, order.filled)),
                 ("created_at", Cell::Time(order.created)),
                 ("updated_at", Cell::Time(order.updated)),
@@ -185,6 +182,7 @@ impl Ledger {
                 ("symbol", text(self.symbol)),
                 ("orders", Cell::Whole(stats.orders)),
                 ("volume", quantity(stats.volume)),
+                ("notional", notional(stats.notional)),
                 ("average_price", average(stats.notional, stats.volume)),
                 (
                     "last_trade_at",
@@ -236,6 +234,10 @@ fn price(cents: i64) -> Cell {
 
 fn quantity(units: i64) -> Cell {
     Cell::Decimal(Decimal::new(units.into(), QUANTITY_SCALE))
+}
+
+fn notional(units: i128) -> Cell {
+    Cell::Decimal(Decimal::new(units, NOTIONAL_SCALE))
 }
 
 fn average(notional: i128, filled: i64) -> Cell {

@@ -87,7 +87,7 @@ fn malformed_queries_are_refused_with_their_place() {
     check(
         "or=(a.is.null,a.is.null,a.is.null,a.is.null,a.is.null,a.is.null)",
         "query_too_large",
-        53,
+        54,
     );
     check("select=", "invalid_select", 1);
     check("select=a,,b", "invalid_select", 3);

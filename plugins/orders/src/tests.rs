@@ -1,9 +1,9 @@
 //! What becomes of an order.
 
+use super::{Order, Orders, Side, Status};
 use gobo_sdk::prelude::*;
 use gobo_sdk::serde_json::{Value, json};
 use gobo_sdk::testing::{TestEvent, event, given};
-use orders::{Order, Orders, Side, Status};
 
 fn created() -> TestEvent {
     let data = json!({"order_id": "o-1", "user_id": "u-1", "symbol": "ACME", "side": "buy", "price": "101.25", "quantity": "2.5"});
@@ -11,7 +11,10 @@ fn created() -> TestEvent {
 }
 
 fn matched(quantity: &str, price: &str) -> TestEvent {
-    on_order("OrderMatched", json!({"order_id": "o-1", "quantity": quantity, "price": price, "trade_id": "t-1"}))
+    on_order(
+        "OrderMatched",
+        json!({"order_id": "o-1", "quantity": quantity, "price": price, "trade_id": "t-1"}),
+    )
 }
 
 fn on_order(event_type: &str, data: Value) -> TestEvent {
@@ -76,7 +79,11 @@ fn a_cancelled_order_keeps_what_was_traded() {
     given::<Orders>([
         created(),
         matched("1", "100").at("2024-03-01T10:00:01Z"),
-        on_order("OrderCancelled", json!({"order_id": "o-1", "reason": "user"})).at("2024-03-01T10:00:02Z"),
+        on_order(
+            "OrderCancelled",
+            json!({"order_id": "o-1", "reason": "user"}),
+        )
+        .at("2024-03-01T10:00:02Z"),
     ])
     .expect([Order {
         status: Status::Cancelled,
@@ -97,7 +104,11 @@ fn a_trade_of_an_order_that_was_never_created_is_an_error_that_names_both() {
 
 #[test]
 fn events_of_other_types_are_not_asked_for() {
-    let descriptor: Value = gobo_sdk::serde_json::from_str(&gobo_sdk::describe::<Orders>()).unwrap();
-    assert_eq!(descriptor["event_types"], json!(["OrderCreated", "OrderMatched", "OrderCancelled"]));
+    let descriptor: Value =
+        gobo_sdk::serde_json::from_str(&gobo_sdk::describe::<Orders>()).unwrap();
+    assert_eq!(
+        descriptor["event_types"],
+        json!(["OrderCreated", "OrderMatched", "OrderCancelled"])
+    );
     assert_eq!(descriptor["name"], "orders");
 }
