@@ -115,6 +115,8 @@ pub async fn serve(
         }
     };
     let ended = tokio::select! {
+        // In this order: at the end, services end.
+        biased;
         () = shutdown.requested() => None,
         Some(ended) = services.join_next() => Some(ended),
     };

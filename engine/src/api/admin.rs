@@ -6,13 +6,13 @@ mod status;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::body::Body;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use deadpool_postgres::Pool;
+use futures_util::StreamExt;
 use serde_json::json;
 
 use super::problem::Problem;
@@ -22,6 +22,9 @@ use crate::ownership::Activity;
 use crate::read_model::schema::SchemaError;
 use crate::registry::{LoadingError, Registry};
 use crate::sources::Sources;
+
+/// Bytes beyond the limit that are read and thrown away.
+const DRAINED: usize = 256 << 20;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -46,8 +49,6 @@ pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/admin/projections", get(status::all).post(deploy))
         .route(one, get(status::one).put(deploy_as))
-        // One byte more than is accepted, so that the module's own limit is what is reported.
-        .layer(DefaultBodyLimit::max(admin.module_bytes + 1))
         .route(&format!("{one}/logs"), get(status::logs))
         .route(&format!("{one}/restart"), post(letters::restart))
         .route(&format!("{one}/dead-letters"), get(letters::list))
@@ -61,7 +62,7 @@ pub fn router(admin: Admin) -> Router {
 
 async fn deploy(
     State(admin): State<Admin>,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, Problem> {
     deploy_bytes(&admin, None, body).await
 }
@@ -69,7 +70,7 @@ async fn deploy(
 async fn deploy_as(
     State(admin): State<Admin>,
     Path(name): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, Problem> {
     deploy_bytes(&admin, Some(name), body).await
 }
@@ -77,20 +78,14 @@ async fn deploy_as(
 async fn deploy_bytes(
     admin: &Admin,
     name: Option<String>,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => too_large(admin.module_bytes),
-        _ => Problem::bad_request("bad_body", rejection.body_text()),
-    })?;
-    if body.len() > admin.module_bytes {
-        return Err(too_large(admin.module_bytes));
-    }
+    let wasm = read_module(body, admin.module_bytes).await?;
     // A task of its own: a client that goes away does not leave the deploy half done on this node.
     let deployer = admin.deployer.clone();
     let deploying = tokio::spawn(async move {
         deployer
-            .deploy(body.to_vec(), name.as_deref(), &Origin::Request)
+            .deploy(wasm, name.as_deref(), &Origin::Request)
             .await
     });
     let outcome = deploying.await.map_err(|_| {
@@ -105,6 +100,32 @@ async fn deploy_bytes(
         Action::Swapped | Action::Unchanged => StatusCode::OK,
     };
     Ok((status, Json(json!(outcome))).into_response())
+}
+
+/// Reads a module. What is too large is read to its end all the same, within bounds: most clients look at the answer only
+/// when they have sent everything.
+async fn read_module(body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
+    let mut wasm = Vec::new();
+    let mut length = 0_usize;
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| {
+            Problem::bad_request("bad_body", format!("the module did not arrive: {error}"))
+        })?;
+        length = length.saturating_add(chunk.len());
+        if length <= limit {
+            wasm.extend_from_slice(&chunk);
+        } else {
+            wasm = Vec::new();
+        }
+        if length > limit.saturating_add(DRAINED) {
+            break;
+        }
+    }
+    if length > limit {
+        return Err(too_large(limit));
+    }
+    Ok(wasm)
 }
 
 fn too_large(limit: usize) -> Problem {
