@@ -7,6 +7,7 @@ mod chunk;
 mod input;
 mod json_text;
 mod moment;
+mod present;
 mod writer;
 
 use std::io;

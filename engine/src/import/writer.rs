@@ -11,12 +11,10 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Statement, Transaction};
-use uuid::Uuid;
 
 use super::chunk::{COLUMNS, Chunk, Mark};
-use super::{ImportError, Timing};
+use super::{ImportError, Timing, present};
 use crate::event::{Micros, Position};
-use crate::frame::Reader;
 
 /// The start of a binary COPY: signature, flags, no header extension (PostgreSQL's manual, COPY).
 const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -59,8 +57,7 @@ pub(super) struct Writer<'c> {
 struct Statements {
     lock_streams: Statement,
     versions: Statement,
-    present: Statement,
-    same: Statement,
+    stored: present::Statements,
     record: Statement,
     copy: Statement,
 }
@@ -86,14 +83,10 @@ impl<'c> Writer<'c> {
                  set plan_cache_mode = force_generic_plan",
             )
             .await?;
-        // Held until the end of the session.
-        let lock = "select pg_try_advisory_lock(hashtextextended('gobo import ' || $1, 7265696)), \
-                    (extract(epoch from clock_timestamp()) * 1000000)::int8 - 946684800000000";
-        let row = client.query_one(lock, &[&name]).await?;
-        if !row.get::<_, bool>(0) {
-            return Err(ImportError::Busy(name.to_owned()));
-        }
-        let now = row.get(1);
+        take_name(client, name).await?;
+        let sql =
+            "select (extract(epoch from clock_timestamp()) * 1000000)::int8 - 946684800000000";
+        let now = client.query_one(sql, &[]).await?.get(0);
         let sql =
             "select bytes, lines, prefix_sha256, last_position from gobo.imports where name = $1";
         let row = client.query_opt(sql, &[&name]).await?;
@@ -108,8 +101,10 @@ impl<'c> Writer<'c> {
         let statements = Statements {
             lock_streams: client.prepare(include_str!("sql/lock_streams.sql")).await?,
             versions: client.prepare(include_str!("sql/versions.sql")).await?,
-            present: client.prepare(include_str!("sql/present.sql")).await?,
-            same: client.prepare(include_str!("sql/same.sql")).await?,
+            stored: present::Statements {
+                present: client.prepare(include_str!("sql/present.sql")).await?,
+                same: client.prepare(include_str!("sql/same.sql")).await?,
+            },
             record: client.prepare(include_str!("sql/record.sql")).await?,
             copy: client
                 .prepare(&format!(
@@ -198,7 +193,7 @@ impl<'c> Writer<'c> {
                 .await?;
         }
         let present = if self.care >= Care::LookingUp {
-            present(&transaction, statements, chunk).await?
+            present::present(&transaction, &statements.stored, chunk).await?
         } else {
             HashSet::new()
         };
@@ -241,7 +236,23 @@ impl<'c> Writer<'c> {
     }
 }
 
-enum Failure {
+/// Locks the import's name until the end of the session. Waits a moment: the session of a run that has just ended may
+/// still be ending.
+async fn take_name(client: &Client, name: &str) -> Result<(), ImportError> {
+    client.batch_execute("set lock_timeout = '2s'").await?;
+    let sql = "select pg_advisory_lock(hashtextextended('gobo import ' || $1, 7265696))";
+    match client.execute(sql, &[&name]).await {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            return Err(ImportError::Busy(name.to_owned()));
+        }
+        result => result?,
+    };
+    client.batch_execute("reset lock_timeout").await?;
+    Ok(())
+}
+
+/// Why a chunk was not stored this time.
+pub(super) enum Failure {
     Line { line: u64, reason: String },
     Database(tokio_postgres::Error),
 }
@@ -342,104 +353,6 @@ fn assign_versions(
         chunk.set_version(index, next);
     }
     Ok(())
-}
-
-/// The records that need not be stored because they are: in the table, or earlier in this chunk. One with the event_id of
-/// an event that is different fails.
-async fn present(
-    transaction: &Transaction<'_>,
-    statements: &Statements,
-    chunk: &Chunk,
-) -> Result<HashSet<usize>, Failure> {
-    let mut present = repeated(chunk)?;
-    let ids: Vec<Uuid> = chunk.records.iter().map(|r| r.event_id).collect();
-    let rows = transaction.query(&statements.present, &[&ids]).await?;
-    let found: Vec<(usize, i64)> = rows
-        .iter()
-        .map(|row| {
-            let index = usize::try_from(row.get::<_, i64>(0)).unwrap_or_default();
-            (index, row.get(1))
-        })
-        .collect();
-    if found.is_empty() {
-        return Ok(present);
-    }
-    let same = same(transaction, statements, chunk, &found).await?;
-    for ((index, version), same) in found.into_iter().zip(same) {
-        let record = &chunk.records[index];
-        let other_version = record.version.is_some_and(|given| given != version);
-        if !same || other_version {
-            return Err(Failure::Line {
-                line: record.line,
-                reason: format!(
-                    "its event_id {} is stored already, with other content",
-                    record.event_id
-                ),
-            });
-        }
-        present.insert(index);
-    }
-    Ok(present)
-}
-
-/// The records that repeat one before them in the chunk.
-fn repeated(chunk: &Chunk) -> Result<HashSet<usize>, Failure> {
-    let mut repeated = HashSet::new();
-    let mut first_of: HashMap<Uuid, usize> = HashMap::with_capacity(chunk.records.len());
-    for (index, record) in chunk.records.iter().enumerate() {
-        let first = *first_of.entry(record.event_id).or_insert(index);
-        if first == index {
-            continue;
-        }
-        let other = &chunk.records[first];
-        if record.version != other.version || !chunk.same_content(index, first) {
-            return Err(Failure::Line {
-                line: record.line,
-                reason: format!(
-                    "its event_id {} is that of line {}, with other content",
-                    record.event_id, other.line
-                ),
-            });
-        }
-        repeated.insert(index);
-    }
-    Ok(repeated)
-}
-
-/// Whether each record of `found` has the content that is stored under its event_id.
-async fn same(
-    transaction: &Transaction<'_>,
-    statements: &Statements,
-    chunk: &Chunk,
-    found: &[(usize, i64)],
-) -> Result<Vec<bool>, tokio_postgres::Error> {
-    let (mut ids, mut streams, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut datas, mut metadatas, mut moments) = (Vec::new(), Vec::new(), Vec::new());
-    let mut fields = Vec::new();
-    for &(index, _) in found {
-        let record = &chunk.records[index];
-        let tuple = &chunk.tuples[record.tuple.clone()];
-        // Written by ourselves, from text.
-        if Reader::new(tuple).tuple(&mut fields).is_err() {
-            continue;
-        }
-        let text = |field: usize| {
-            fields[field].map(|bytes| std::str::from_utf8(bytes).unwrap_or_default())
-        };
-        ids.push(record.event_id);
-        streams.push(text(0));
-        kinds.push(text(2));
-        datas.push(text(3));
-        metadatas.push(text(4));
-        moments.push(record.occurred_at);
-    }
-    let rows = transaction
-        .query(
-            &statements.same,
-            &[&ids, &streams, &kinds, &datas, &metadatas, &moments],
-        )
-        .await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Sends the records that are not present already; returns how many.
