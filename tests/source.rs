@@ -170,6 +170,11 @@ async fn a_source_that_starts_beside_an_open_writer_goes_on_from_a_verified_chec
     let id = event_id(&database, 2).await;
     let mut reader = source.reader();
     reader.verify_resume(2, Some((2, id))).await.unwrap();
+    let below = Limits {
+        upto: Some(2),
+        ..ALL
+    };
+    assert_eq!(read_all(&mut reader, 0, None, below).await, (vec![2], 2));
     source.wait_past(2).await.unwrap();
     is_safe(&source, 3).await;
     assert_eq!(read_all(&mut reader, 2, None, ALL).await, (vec![3], 3));
