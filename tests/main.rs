@@ -4,5 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod deploy;
 mod race;
 mod source;
+mod import;
+mod migrate;
+mod orders;
+mod recovery;
+mod store;
+mod streams;

@@ -197,19 +197,18 @@ impl<'a> FromSql<'a> for Raw<'a> {
     }
 }
 
-impl ToSql for Raw<'_> {
+/// A parameter that is already in PostgreSQL's binary format.
+#[derive(Debug)]
+pub struct RawParam(pub Vec<u8>);
+
+impl ToSql for RawParam {
     fn to_sql(
         &self,
         _: &Type,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
-        match self.0 {
-            None => Ok(IsNull::Yes),
-            Some(bytes) => {
-                out.extend_from_slice(bytes);
-                Ok(IsNull::No)
-            }
-        }
+        out.extend_from_slice(&self.0);
+        Ok(IsNull::No)
     }
 
     fn accepts(_: &Type) -> bool {
@@ -241,5 +240,13 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
             let detail = db.detail().map(|d| format!(" ({d})")).unwrap_or_default();
             format!("{}{detail} [SQLSTATE {}]", db.message(), db.code().code())
         }
+    }
+}
+
+/// The same for a connection that was asked of a pool.
+pub fn describe_pool(error: &deadpool_postgres::PoolError) -> String {
+    match error {
+        deadpool_postgres::PoolError::Backend(error) => describe(error),
+        other => format!("no database connection is free: {other}"),
     }
 }

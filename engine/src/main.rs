@@ -1,2 +1,5 @@
 //! The `gobo` binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    gobo::cli::run()
+}

@@ -3,25 +3,20 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
-use gobo_cluster::supervise::Task;
-use gobo_cluster::{Signal, Supervised};
+use gobo_cluster::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+use xtask::serve::{Outcome, Served};
 
 use crate::build::gobo_binary;
-use crate::wait::{PATIENCE, wait_until};
-
-/// What the engine prints when it accepts requests.
-const LISTENING: &str = "listening on http://";
+use crate::wait::PATIENCE;
 
 /// A running `gobo serve`. It ends when this is dropped or when the test process ends; when the test
 /// fails, the end of its log is printed.
 #[derive(Debug)]
 pub struct Gobo {
-    process: Supervised,
-    url: String,
+    served: Served,
     log: PathBuf,
     config: PathBuf,
     agent: ureq::Agent,
@@ -73,13 +68,12 @@ impl Gobo {
         let path = folder.path().join("gobo.toml");
         std::fs::write(&path, config).expect("write gobo.toml");
         let log = folder.path().join("gobo.log");
-        let (process, url) = serve(&path, &log, folder.path())?;
+        let served = serve(&path, &log)?;
         let settings = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(PATIENCE));
         Ok(Gobo {
-            process,
-            url,
+            served,
             log,
             config: path,
             agent: settings.build().into(),
@@ -90,16 +84,13 @@ impl Gobo {
     /// Starts the ended (or killed) engine again with the same configuration, on another port.
     pub fn start_again(&mut self) {
         self.terminate();
-        let served = serve(&self.config, &self.log, self.folder.path());
-        let (process, url) =
-            served.unwrap_or_else(|refusal| panic!("gobo did not start again: {}", refusal.log));
-        self.process = process;
-        self.url = url;
+        self.served = serve(&self.config, &self.log)
+            .unwrap_or_else(|refusal| panic!("gobo did not start again: {}", refusal.log));
     }
 
     /// `http://127.0.0.1:PORT`
     pub fn url(&self) -> &str {
-        &self.url
+        &self.served.url
     }
 
     /// A folder of this engine that goes with it: a place for watched plugins.
@@ -114,7 +105,7 @@ impl Gobo {
 
     /// The engine's process id.
     pub fn id(&self) -> u32 {
-        self.process.id()
+        self.served.process.id()
     }
 
     /// `GET path`
@@ -126,7 +117,7 @@ impl Gobo {
     /// `GET path` for an engine that may be down.
     pub fn try_get(&self, path: &str) -> Result<Answer, ureq::Error> {
         self.agent
-            .get(format!("{}{path}", self.url))
+            .get(format!("{}{path}", self.served.url))
             .call()
             .and_then(Answer::read)
     }
@@ -140,7 +131,7 @@ impl Gobo {
     /// `POST path` with a JSON body for an engine that may be down.
     pub fn try_post(&self, path: &str, body: &Value) -> Result<Answer, ureq::Error> {
         self.agent
-            .post(format!("{}{path}", self.url))
+            .post(format!("{}{path}", self.served.url))
             .send_json(body)
             .and_then(Answer::read)
     }
@@ -149,7 +140,7 @@ impl Gobo {
     pub fn put_bytes(&self, path: &str, body: &[u8]) -> Answer {
         let request = self
             .agent
-            .put(format!("{}{path}", self.url))
+            .put(format!("{}{path}", self.served.url))
             .content_type("application/octet-stream");
         request
             .send(body)
@@ -167,7 +158,7 @@ impl Gobo {
     ) -> Answer {
         let mut request = ureq::http::Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.url));
+            .uri(format!("{}{path}", self.served.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -194,38 +185,40 @@ impl Gobo {
             .args(arguments)
             .env_clear()
             .envs(environment())
-            .env("GOBO_URL", &self.url);
+            .env("GOBO_URL", &self.served.url);
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         command.output().expect("gobo can be run")
     }
 
     /// SIGKILL: the engine ends without being asked.
     pub fn kill(&mut self) {
-        self.process.kill().expect("kill the engine");
+        self.served.process.kill().expect("kill the engine");
     }
 
     /// SIGSTOP: the engine freezes.
     pub fn stop(&mut self) {
-        self.process
+        self.served
+            .process
             .signal(Signal::Stop)
             .expect("freeze the engine");
     }
 
     /// SIGCONT: a frozen engine goes on.
     pub fn cont(&mut self) {
-        self.process
+        self.served
+            .process
             .signal(Signal::Continue)
             .expect("wake the engine");
     }
 
     /// SIGTERM, and waits for the end. Returns the exit code.
     pub fn terminate(&mut self) -> i32 {
-        self.process.stop().expect("end the engine")
+        self.served.process.stop().expect("end the engine")
     }
 
     /// Waits until the engine ends by itself and returns its exit code.
     pub fn wait(&mut self) -> i32 {
-        self.process.wait(PATIENCE).expect("the engine ends")
+        self.served.process.wait(PATIENCE).expect("the engine ends")
     }
 }
 
@@ -237,7 +230,7 @@ impl Drop for Gobo {
             let end = lines[lines.len().saturating_sub(100)..].join("\n");
             eprintln!(
                 "--- the end of the log of gobo {} ---\n{end}\n--- end ---",
-                self.url
+                self.served.url
             );
         }
     }
@@ -288,45 +281,16 @@ impl Answer {
 }
 
 /// Starts the engine and waits for its address.
-fn serve(config: &Path, log: &Path, folder: &Path) -> Result<(Supervised, String), Refusal> {
-    let seen = std::fs::metadata(log).map_or(0, |found| found.len());
-    let task = Task {
-        program: gobo_binary().to_owned(),
-        arguments: vec!["serve".into(), "--config".into(), config.into()],
-        environment: environment(),
-        folder: folder.to_owned(),
-        log: log.to_owned(),
-        stop: Signal::Term,
-        grace: Duration::from_secs(30),
-        remove: None,
-    };
-    let mut process = Supervised::start(&task).expect("start the engine");
-    let url = wait_until("gobo to listen", || {
-        let ended = process.ended().expect("look at the engine");
-        let bytes = std::fs::read(log).unwrap_or_default();
-        let printed =
-            String::from_utf8_lossy(&bytes[bytes.len().min(seen as usize)..]).into_owned();
-        if let Some(code) = ended {
-            return Ok(Err(Refusal { code, log: printed }));
-        }
-        let line = printed
-            .split_inclusive('\n')
-            .find(|line| line.ends_with('\n') && line.contains(LISTENING));
-        let address = line
-            .and_then(|line| line.split_once(LISTENING))
-            .and_then(|(_, rest)| rest.split_whitespace().next());
-        address
-            .map(|address| Ok(format!("http://{address}")))
-            .ok_or(printed)
-    })?;
-    Ok((process, url))
+fn serve(config: &Path, log: &Path) -> Result<Served, Refusal> {
+    match xtask::serve::serve(gobo_binary(), config, log, environment()).expect("start the engine")
+    {
+        Outcome::Served(served) => Ok(served),
+        Outcome::Ended { code, log } => Err(Refusal { code, log }),
+    }
 }
 
-/// Nothing of the caller's settings reaches the engine.
 fn environment() -> Vec<(OsString, OsString)> {
-    let kept = ["PATH", "HOME", "TMPDIR"]
-        .into_iter()
-        .filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
-    kept.chain([("RUST_BACKTRACE".into(), "1".into())])
-        .collect()
+    let mut environment = xtask::serve::plain_environment();
+    environment.push(("RUST_BACKTRACE".into(), "1".into()));
+    environment
 }

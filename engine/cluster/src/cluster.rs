@@ -3,26 +3,25 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::binaries::{self, Binaries};
+use crate::create::create;
+use crate::lock;
 use crate::place::Place;
-use crate::settings::{Options, PORT, ROLE};
+use crate::settings::{Options, PORT, ROLE, environment};
 use crate::supervise::{Signal, Supervised, Task};
+use crate::trouble::{advice, tail};
 
 /// How long the server may take to open, crash recovery included.
 const OPENING: Duration = Duration::from_secs(300);
 
-/// How long a server that is stopping is waited for, and a killed one's sessions.
+/// How long a killed server's sessions may hold its shared memory.
 const LEAVING: Duration = Duration::from_secs(30);
-
-/// How long a server may be found running until its data counts as in use.
-const IN_USE: Duration = Duration::from_secs(1);
 
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -52,9 +51,7 @@ impl Cluster {
             settings,
             server: None,
         };
-        if !cluster.place.data.join("PG_VERSION").is_file() {
-            cluster.create()?;
-        }
+        create(&cluster.place, &cluster.binaries)?;
         cluster.open()?;
         Ok(cluster)
     }
@@ -145,100 +142,9 @@ impl Cluster {
         Signal::Continue.send(&[server.id()])
     }
 
-    /// Creates the data folder under another name first, so that an interrupted attempt leaves
-    /// nothing that looks like a cluster.
-    fn create(&self) -> Result<()> {
-        let data = &self.place.data;
-        if fs::read_dir(data).is_ok_and(|mut entries| entries.next().is_some()) {
-            bail!(
-                "{} holds files but no PostgreSQL cluster; move them away or name another folder",
-                data.display()
-            );
-        }
-        let fresh = data.with_extension("new");
-        match fs::remove_dir_all(&fresh) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("could not remove {}", fresh.display()));
-            }
-            _ => {}
-        }
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&fresh)
-            .with_context(|| {
-                format!(
-                    "could not create {}; check its permissions and free space",
-                    fresh.display()
-                )
-            })?;
-        self.place.account.own(&fresh)?;
-        let mut initdb = self.command("initdb");
-        initdb.args([
-            "--username",
-            ROLE,
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--no-instructions",
-        ]);
-        initdb.args(["--locale", locale(), "--pgdata"]).arg(&fresh);
-        if self.place.temporary.is_some() {
-            initdb.arg("--no-sync");
-        }
-        let output = initdb.output().context("could not run initdb")?;
-        self.expect(&output, "PostgreSQL could not create a cluster")?;
-        self.create_database(&fresh)?;
-        fs::rename(&fresh, data).with_context(|| format!("could not create {}", data.display()))
-    }
-
-    /// Creates the database `gobo` in single-user mode, which needs neither a client nor a socket.
-    fn create_database(&self, data: &Path) -> Result<()> {
-        let mut single = self.command("postgres");
-        single
-            .args(["--single", "-c", "fsync=off", "-D"])
-            .arg(data)
-            .arg("postgres");
-        let mut child = single
-            .stdin(Stdio::piped())
-            .spawn()
-            .context("could not run postgres")?;
-        if let Some(mut input) = child.stdin.take() {
-            use std::io::Write as _;
-            writeln!(input, "CREATE DATABASE {ROLE};").context("could not talk to postgres")?;
-        }
-        let output = child
-            .wait_with_output()
-            .context("could not wait for postgres")?;
-        self.expect(&output, "PostgreSQL could not create the database")
-    }
-
-    fn expect(&self, output: &Output, failure: &str) -> Result<()> {
-        if output.status.success() {
-            return Ok(());
-        }
-        let text = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        bail!("{failure}{}\n{}", self.advice(&text), tail(&text))
-    }
-
-    /// One of PostgreSQL's programs, to be run as the server's account and without the caller's
-    /// settings (`PGDATA`, `PGPORT` and their like).
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.binaries.program(program));
-        command.env_clear().envs(environment()).current_dir("/");
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        self.place.account.apply(&mut command);
-        command
-    }
-
     /// Starts the server and waits until it accepts connections.
     fn open(&mut self) -> Result<()> {
-        self.clear_lock()?;
+        lock::clear(&self.place.data)?;
         // A killed server's sessions hold its shared memory for a moment longer.
         let deadline = Instant::now() + LEAVING;
         loop {
@@ -254,15 +160,9 @@ impl Cluster {
         }
     }
 
-    fn try_open(&mut self) -> Result<()> {
-        let data = &self.place.data;
-        let _ = fs::rename(self.log(), data.join("server.log.old"));
-        let mut arguments: Vec<OsString> = vec![
-            "-D".into(),
-            data.into(),
-            "-k".into(),
-            self.place.socket.clone().into(),
-        ];
+    /// The server's settings: the later of two wins, so nothing undoes what makes the server private.
+    fn arguments(&self) -> Vec<OsString> {
+        let usual = [("timezone", "UTC"), ("log_timezone", "UTC")];
         let fixed = [
             ("listen_addresses", ""),
             ("port", &PORT.to_string()),
@@ -272,18 +172,26 @@ impl Cluster {
             .settings
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
-        for (name, value) in [("timezone", "UTC"), ("log_timezone", "UTC")]
-            .into_iter()
-            .chain(chosen)
-            .chain(fixed)
-        {
-            arguments.push("-c".into());
-            arguments.push(format!("{name}={value}").into());
+        let socket = self.place.socket.clone().into();
+        let mut arguments: Vec<OsString> = vec![
+            "-D".into(),
+            self.place.data.clone().into(),
+            "-k".into(),
+            socket,
+        ];
+        for (name, value) in usual.into_iter().chain(chosen).chain(fixed) {
+            arguments.extend(["-c".into(), format!("{name}={value}").into()]);
         }
+        arguments
+    }
+
+    fn try_open(&mut self) -> Result<()> {
+        let data = &self.place.data;
+        let _ = fs::rename(self.log(), data.join("server.log.old"));
         let temporary = self.place.temporary.clone();
         let task = Task {
             program: self.binaries.program("postgres"),
-            arguments,
+            arguments: self.arguments(),
             environment: environment(),
             folder: "/".into(),
             log: self.log(),
@@ -299,13 +207,13 @@ impl Cluster {
             .server
             .insert(Supervised::start_as(&task, self.place.account)?);
         let deadline = Instant::now() + OPENING;
-        while !is_ready(&self.place.data, server.id()) {
+        while !lock::is_ready(&self.place.data, server.id()) {
             if server.ended()?.is_some() || Instant::now() > deadline {
                 let log = fs::read_to_string(self.log()).unwrap_or_default();
                 self.server = None;
                 bail!(
                     "PostgreSQL did not start{}\n{} says:\n{}",
-                    self.advice(&log),
+                    advice(&log, &self.place),
                     self.log().display(),
                     tail(&log)
                 );
@@ -313,62 +221,6 @@ impl Cluster {
             std::thread::sleep(PAUSE);
         }
         Ok(())
-    }
-
-    /// Removes the lock file of a server that is no more. PostgreSQL does so itself, except when its
-    /// process id belongs to another process by now, as it often does in containers.
-    fn clear_lock(&self) -> Result<()> {
-        let path = self.place.data.join("postmaster.pid");
-        let begin = Instant::now();
-        loop {
-            let text = match fs::read_to_string(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-                other => other.with_context(|| format!("could not read {}", path.display()))?,
-            };
-            let process: Option<u32> = text
-                .lines()
-                .next()
-                .and_then(|line| line.trim().parse().ok());
-            let Some(process) = process.filter(|process| serves(*process, &self.place.data)) else {
-                return fs::remove_file(&path)
-                    .with_context(|| format!("could not remove {}", path.display()));
-            };
-            // Line 8 says what the server is doing. One whose owner has ended is `stopping`, or
-            // will be in a moment.
-            let stopping = text
-                .lines()
-                .nth(7)
-                .is_some_and(|line| line.trim() == "stopping");
-            if begin.elapsed() > if stopping { LEAVING } else { IN_USE } {
-                bail!(
-                    "{} is in use by another run (PostgreSQL is process {process}); \
-                     end that run, or stop its server with:  kill -INT {process}",
-                    self.place.data.display()
-                );
-            }
-            std::thread::sleep(PAUSE);
-        }
-    }
-
-    /// What to do about a failure that the server describes in `log`.
-    fn advice(&self, log: &str) -> String {
-        let data = self.place.data.display();
-        if log.contains("No space left on device") || log.contains("Disk quota exceeded") {
-            format!(": the disk is full; free some space for {data}")
-        } else if log.contains("Cannot allocate memory")
-            || log.contains("could not create shared memory segment")
-        {
-            ": there is not enough memory; end other programs or start it with a smaller `shared_buffers`".to_owned()
-        } else if log.contains("Permission denied") || log.contains("wrong ownership") {
-            let owner = fs::metadata(&self.place.data)
-                .map(|found| format!(" (it belongs to user id {})", found.uid()));
-            let (uid, owner) = (self.place.account.uid, owner.unwrap_or_default());
-            format!(
-                ": it runs as user id {uid}, which must own {data}{owner} and be able to enter the folders above it"
-            )
-        } else {
-            String::new()
-        }
     }
 }
 
@@ -415,53 +267,6 @@ fn binaries_for(data: &Path) -> Result<Binaries> {
         })
 }
 
-/// C.UTF-8 where the system has it: the same order everywhere, and case mapping beyond ASCII.
-fn locale() -> &'static str {
-    let listed = Command::new("locale")
-        .arg("-a")
-        .stderr(Stdio::null())
-        .output();
-    let listed = listed
-        .map(|output| String::from_utf8_lossy(&output.stdout).to_lowercase())
-        .unwrap_or_default();
-    if listed
-        .lines()
-        .any(|name| name == "c.utf8" || name == "c.utf-8")
-    {
-        "C.UTF-8"
-    } else {
-        "C"
-    }
-}
-
-fn environment() -> Vec<(OsString, OsString)> {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    vec![("PATH".into(), path), ("LC_MESSAGES".into(), "C".into())]
-}
-
-/// Whether `postmaster.pid` is that of `process` and says that it accepts connections (line 8).
-fn is_ready(data: &Path, process: u32) -> bool {
-    let text = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    lines
-        .first()
-        .is_some_and(|line| *line == process.to_string())
-        && lines.get(7).is_some_and(|line| *line == "ready")
-}
-
-/// Whether `process` is a running server of `data`, judged by its command line.
-fn serves(process: u32, data: &Path) -> bool {
-    let command = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_else(|_| {
-        let listed = Command::new("ps")
-            .args(["-o", "command=", "-p"])
-            .arg(process.to_string())
-            .output();
-        listed.map(|output| output.stdout).unwrap_or_default()
-    });
-    let command = String::from_utf8_lossy(&command);
-    command.contains("postgres") && command.contains(&*data.to_string_lossy())
-}
-
 /// The direct children of `process`.
 fn children_of(process: u32) -> Result<Vec<u32>> {
     let listed = Command::new("ps")
@@ -480,11 +285,6 @@ fn children_of(process: u32) -> Result<Vec<u32>> {
         .filter(|(_, parent)| *parent == process)
         .map(|(child, _)| child)
         .collect())
-}
-
-fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
 fn percent_encoded(path: &Path) -> String {

@@ -1,19 +1,23 @@
 //! A private PostgreSQL server for `gobo dev`, the demo and the tests.
 //!
-//! [`binaries`] finds an installed PostgreSQL and [`install`] adds one; [`place`] decides where the
+//! [`binaries`] finds an installed PostgreSQL and [`install`] adds one; `place` decides where the
 //! data and the socket live and as whom the server runs; [`supervise`] runs a process that cannot
-//! outlive its owner; [`cluster`] puts them together.
+//! outlive its owner; `lock` says who serves a folder already; [`cluster`] puts them together.
 //!
 //! A cluster listens on a unix socket only, in a folder that nobody else may enter, so it needs no
 //! password and can never collide with another server's TCP port.
 
-mod account;
 pub mod binaries;
 pub mod cluster;
 pub mod install;
+pub mod supervise;
+
+mod account;
+mod create;
+mod lock;
 mod place;
 mod settings;
-pub mod supervise;
+mod trouble;
 
 pub use binaries::{Binaries, find_binaries};
 pub use cluster::Cluster;

@@ -1,5 +1,6 @@
 //! What a cluster is for decides how careful its server is.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// The port number of every private cluster. It only names the socket file: nothing listens on TCP,
@@ -59,4 +60,11 @@ fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect()
+}
+
+/// The whole environment of PostgreSQL's programs. Their messages are wanted in English, since
+/// `trouble` reads them.
+pub(crate) fn environment() -> Vec<(OsString, OsString)> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    vec![("PATH".into(), path), ("LC_MESSAGES".into(), "C".into())]
 }

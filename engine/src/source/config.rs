@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// An event table, its columns, and who may still add events below the highest position.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourceConfig {
     /// The table's name with its schema, as SQL writes it: `gobo.events`, `"Sales"."Events"`.
@@ -34,7 +34,7 @@ impl Default for SourceConfig {
 }
 
 /// Which transactions may still make an event appear at or below a position that was drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fence {
     /// Those that write to the table: exact when every position comes from the column's default.
@@ -57,7 +57,7 @@ impl Fence {
 }
 
 /// Where each field of an event comes from. By default the column of the same name.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Columns {
     /// The global order: a column (no expression), indexed, of an integer type.
@@ -99,7 +99,7 @@ impl Default for Columns {
 }
 
 /// A field of an event in the source's table.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum Field {
     /// A column's name, as it is (neither quoted nor folded).
@@ -109,7 +109,7 @@ pub enum Field {
 }
 
 /// An SQL expression.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expression {
     /// Its text. Functions outside `pg_catalog` are named with their schema.

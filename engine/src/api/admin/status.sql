@@ -1,0 +1,15 @@
+-- Every projection with the state of its live generation; $1 names one, or is null.
+select p.name, p.source, g.id as generation, g.plugin_hash, pl.version,
+       c.position, c.error::text as error, c.diverged,
+       l.owner_name, l.owner is not null and l.expires_at > clock_timestamp() as owned,
+       (select count(*) from gobo.dead_letters d
+         where d.generation = g.id and d.state <> 'discarded') as dead_letters,
+       (select coalesce(json_agg(json_build_object('name', m.name, 'revision', m.revision) order by m.name), '[]')
+          from gobo.read_models m where m.projection = p.name)::text as read_models
+  from gobo.projections p
+  join gobo.generations g on g.id = p.live
+  join gobo.plugins pl on pl.hash = g.plugin_hash
+  join gobo.checkpoints c on c.generation = g.id
+  join gobo.leases l on l.generation = g.id
+ where $1::text is null or p.name = $1
+ order by p.name

@@ -1,0 +1,175 @@
+//! What every request passes: who asks, how many at once, for how long, and what happens when a handler panics.
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tokio::sync::Semaphore;
+
+use super::problem::Problem;
+
+/// The rules.
+pub struct Guard {
+    loopback: bool,
+    requests: Semaphore,
+    timeout: Duration,
+}
+
+impl Guard {
+    /// `loopback`: only requests that name this machine are let in.
+    pub fn new(loopback: bool, max_requests: usize, timeout: Duration) -> Self {
+        Self {
+            loopback,
+            requests: Semaphore::new(max_requests),
+            timeout,
+        }
+    }
+}
+
+/// Puts the rules in front of `router`.
+pub fn guarded(router: Router, guard: Arc<Guard>) -> Router {
+    router.layer(middleware::from_fn_with_state(guard, check))
+}
+
+async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    if guard.loopback
+        && let Err(problem) = names_this_machine(request.uri(), request.headers())
+    {
+        return problem.into_response();
+    }
+    let Ok(_permit) = guard.requests.try_acquire() else {
+        return Problem::unavailable("too many requests at once (api.max_requests)")
+            .into_response();
+    };
+    let path = request.uri().path().to_owned();
+    let answering = AssertUnwindSafe(next.run(request)).catch_unwind();
+    match tokio::time::timeout(guard.timeout, answering).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
+            tracing::error!(path, "a request handler panicked");
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "the engine failed over this request; its log says more",
+            )
+            .into_response()
+        }
+        Err(_) => {
+            Problem::unavailable("the request took longer than allowed (api.request_timeout_ms)")
+                .into_response()
+        }
+    }
+}
+
+/// Without access control, whoever can reach the port may do anything. A web page that the user has open can: by a
+/// request to another origin, or with a name of its own that it lets point to 127.0.0.1 (DNS rebinding). Both are seen
+/// here, because browsers say truthfully whom they believe to talk to and for which page.
+fn names_this_machine(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    let host = headers.get(header::HOST).map(|host| host.to_str());
+    let named = match (uri.host(), host) {
+        (Some(host), _) | (None, Some(Ok(host))) => Some(host),
+        (None, Some(Err(_))) => Some(""),
+        (None, None) => None,
+    };
+    if let Some(host) = named.filter(|host| !is_loopback(host)) {
+        return Err(Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "foreign_host",
+            format!("the request is for host \"{host}\", which is not this machine"),
+        )
+        .with_hint(
+            "Use http://127.0.0.1 or http://localhost; a proxy has to set the Host header so.",
+        ));
+    }
+    for origin in headers.get_all(header::ORIGIN) {
+        let origin = origin.to_str().unwrap_or_default();
+        let host = origin.split_once("://").map(|(_, host)| host);
+        if !host.is_some_and(is_loopback) {
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "foreign_origin",
+                format!("the request comes from a page of \"{origin}\", which is not this machine"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `host`, with or without a port, is this machine itself.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((name, port)) if port.is_empty() || port.starts_with(':') => name,
+            _ => return false,
+        },
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost")
+        || name
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_loopback() {
+        for host in [
+            "localhost",
+            "LOCALHOST:80",
+            "127.0.0.1:7171",
+            "127.1.2.3",
+            "[::1]",
+            "[::1]:7171",
+            "localhost.",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "example.org",
+            "127.0.0.1.example.org",
+            "localhost.example.org:7171",
+            "0.0.0.0",
+            "192.168.0.1:7171",
+            "",
+            "[::1]example.org",
+            "[::2]:1",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn foreign_hosts_and_origins_are_refused() {
+        let check = |host: &str, origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, origin.parse().unwrap());
+            }
+            names_this_machine(&Uri::from_static("/events"), &headers)
+                .map_err(|problem| problem.status().as_u16())
+        };
+        assert_eq!(check("localhost:7171", None), Ok(()));
+        assert_eq!(
+            check("localhost:7171", Some("http://127.0.0.1:3000")),
+            Ok(())
+        );
+        assert_eq!(check("example.org", None), Err(421));
+        assert_eq!(
+            check("localhost:7171", Some("https://example.org")),
+            Err(403)
+        );
+        assert_eq!(check("localhost:7171", Some("null")), Err(403));
+    }
+}

@@ -1,0 +1,117 @@
+//! `/health/live`: the process answers. `/health/ready`: it can do its work.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use deadpool_postgres::Pool;
+use serde_json::{Value, json};
+
+use crate::db::describe_pool;
+
+/// How long the database may take to answer a probe.
+const PROBE: Duration = Duration::from_secs(2);
+/// Probes in quick succession share one answer.
+const FRESH: Duration = Duration::from_millis(200);
+
+/// How far the engine has come.
+pub struct Health {
+    pool: Pool,
+    stage: Mutex<Stage>,
+    probed: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
+}
+
+/// The stages of a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The database is waited for, and its schema brought up to date.
+    Migrating,
+    /// The deployed plugins are loaded.
+    Loading,
+    /// Everything runs.
+    Running,
+    /// The process ends.
+    Stopping,
+}
+
+impl Health {
+    /// At the beginning. `pool` is asked whether the database answers.
+    pub fn new(pool: Pool) -> Self {
+        Self {
+            pool,
+            stage: Mutex::new(Stage::Migrating),
+            probed: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Notes the stage that has been reached.
+    pub fn reached(&self, stage: Stage) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    fn stage(&self) -> Stage {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn database(&self) -> Result<(), String> {
+        let mut probed = self.probed.lock().await;
+        if let Some((at, answer)) = &*probed
+            && at.elapsed() < FRESH
+        {
+            return answer.clone();
+        }
+        let probe = async {
+            let client = self.pool.get().await.map_err(|e| describe_pool(&e))?;
+            client
+                .batch_execute("select 1")
+                .await
+                .map_err(|e| crate::db::describe(&e))
+        };
+        let answer = tokio::time::timeout(PROBE, probe)
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {} s", PROBE.as_secs())));
+        *probed = Some((Instant::now(), answer.clone()));
+        answer
+    }
+}
+
+/// The two paths.
+pub fn router(health: Arc<Health>) -> Router {
+    Router::new()
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready))
+        .with_state(health)
+}
+
+async fn live() -> Json<Value> {
+    Json(json!({ "status": "live" }))
+}
+
+async fn ready(State(health): State<Arc<Health>>) -> Response {
+    let database = health.database().await;
+    let stage = health.stage();
+    let component = |ok: bool, why: &str| match ok {
+        true => json!({ "status": "ok" }),
+        false => json!({ "status": "not ready", "detail": why }),
+    };
+    let ready = database.is_ok() && stage == Stage::Running;
+    let body = json!({
+        "status": if ready { "ready" } else { "not ready" },
+        "components": {
+            "database": component(database.is_ok(), database.as_ref().err().map_or("", String::as_str)),
+            "schema": component(stage > Stage::Migrating, "the schema is not up to date yet"),
+            "registry": component(stage > Stage::Loading, "the deployed plugins are not loaded yet"),
+            "engine": component(stage == Stage::Running, if stage == Stage::Stopping { "stopping" } else { "starting" }),
+        },
+    });
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}

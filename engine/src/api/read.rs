@@ -1,0 +1,443 @@
+//! `GET /read/{model}` and `GET /read/{model}/{key}`: rows of read models, and how fresh they are.
+//!
+//! Every answer about a known read model carries `Gobo-Position` and its companions, and an `ETag` made from the
+//! revision, so that a reader who has the rows already is answered 304 without running the query.
+
+mod headers;
+mod wait;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use deadpool_postgres::Pool;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use self::headers::{Answered, Format};
+use super::problem::Problem;
+use crate::progress::Progress;
+use crate::query::catalog::{Catalog, LiveModel};
+use crate::query::parse::Request;
+use crate::query::plan::{self, Plan};
+use crate::query::scan::{self, Parameter, Plus};
+use crate::query::sql::{self, Target};
+use crate::query::{Failure, Freshness, Limits, Refusal, nearest, parse};
+
+/// Everything that reading needs. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pool: Pool,
+    catalog: Catalog,
+    progress: Progress,
+    limits: Limits,
+    incarnation: String,
+    waiters: Semaphore,
+    checkpoints: wait::Checkpoints,
+}
+
+impl Reader {
+    /// `pool` has sessions that can only read and that have a statement timeout. `incarnation` changes when the
+    /// database's history does, so that no `ETag` outlives it.
+    pub fn new(
+        pool: Pool,
+        catalog: Catalog,
+        progress: Progress,
+        limits: Limits,
+        incarnation: String,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                waiters: Semaphore::new(limits.waiters),
+                pool,
+                catalog,
+                progress,
+                limits,
+                incarnation,
+                checkpoints: wait::Checkpoints::default(),
+            }),
+        }
+    }
+
+    /// The routes below `/read`.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/read/{model}", get(rows))
+            .route("/read/{model}/{*key}", get(row))
+            .with_state(self)
+    }
+}
+
+async fn rows(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Response {
+    let model = uri.path().rsplit('/').next().unwrap_or_default();
+    respond(&reader, &uri, model, None, &headers).await
+}
+
+async fn row(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Response {
+    let (model, key) = match uri
+        .path()
+        .split_once("/read/")
+        .map(|(_, path)| path.split_once('/'))
+    {
+        Some(Some((model, key))) => (model, key),
+        _ => ("", ""),
+    };
+    if key.contains('/') {
+        return Problem::bad_request("invalid_key", "the key contains a slash")
+            .with_hint("write a slash inside a key as %2F")
+            .into_response();
+    }
+    respond(&reader, &uri, model, Some(key), &headers).await
+}
+
+/// Answers from the live generation; once more from the next one, if the first is gone meanwhile.
+async fn respond(
+    reader: &Reader,
+    uri: &Uri,
+    model: &str,
+    key: Option<&str>,
+    headers: &HeaderMap,
+) -> Response {
+    let shared = &*reader.shared;
+    let ask = match Ask::new(shared, uri, model, key, headers) {
+        Ok(ask) => ask,
+        Err(problem) => return problem.into_response(),
+    };
+    let mut is_retry = false;
+    loop {
+        let live = match ask.live() {
+            Ok(live) => live,
+            Err(problem) => return problem.into_response(),
+        };
+        match ask.answer(&live).await {
+            Ok(response) => return response,
+            Err(Stop::Failed(Failure::Gone)) if !is_retry => {
+                is_retry = true;
+                shared.catalog.refreshed(&live).await;
+            }
+            Err(Stop::Failed(failure)) => return problem(failure, &shared.limits).into_response(),
+            Err(Stop::Refused(problem)) => return problem.into_response(),
+        }
+    }
+}
+
+/// Why there is no answer from a generation.
+enum Stop {
+    Failed(Failure),
+    Refused(Problem),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Stop::Failed(failure)
+    }
+}
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Self {
+        Stop::Refused(problem)
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Stop::Refused(refusal.into())
+    }
+}
+
+/// One request.
+struct Ask<'a> {
+    shared: &'a Shared,
+    uri: &'a Uri,
+    model: String,
+    key: Option<&'a str>,
+    parameters: Vec<Parameter<'a>>,
+    headers: &'a HeaderMap,
+    format: Format,
+    /// A stale answer is better than none.
+    stale_is_ok: bool,
+}
+
+impl<'a> Ask<'a> {
+    fn new(
+        shared: &'a Shared,
+        uri: &'a Uri,
+        model: &str,
+        key: Option<&'a str>,
+        headers: &'a HeaderMap,
+    ) -> Result<Self, Problem> {
+        Ok(Self {
+            shared,
+            uri,
+            model: scan::decode(model, Plus::IsPlus)?,
+            key,
+            parameters: scan::parameters(uri.query().unwrap_or_default(), &shared.limits)?,
+            headers,
+            format: Format::negotiate(headers)?,
+            stale_is_ok: headers::prefers_stale(headers),
+        })
+    }
+
+    fn live(&self) -> Result<Arc<LiveModel>, Problem> {
+        let models = self.shared.catalog.models();
+        if let Some(live) = models.get(&self.model) {
+            return Ok(live.clone());
+        }
+        let shown: String = self.model.chars().take(80).collect();
+        let problem = Problem::not_found(
+            "unknown_read_model",
+            format!("there is no read model \"{shown}\""),
+        );
+        Err(
+            match nearest(&self.model, models.keys().map(String::as_str)) {
+                Some(near) => problem.with_hint(format!("did you mean \"{near}\"?")),
+                None => problem.with_hint("GET /admin/projections lists what is deployed"),
+            },
+        )
+    }
+
+    async fn answer(&self, live: &Arc<LiveModel>) -> Result<Response, Stop> {
+        plan::check_names(&self.parameters, &live.model)?;
+        let request = parse::parse(&self.parameters, &self.shared.limits)?;
+        let plan = match self.key {
+            None => plan::rows(&live.model, &request, &self.shared.limits)?,
+            Some(key) => plan::row(&live.model, key, &request)?,
+        };
+        let target = Target {
+            generation: live.generation,
+            schema: &live.schema,
+            min_position: request.min_position,
+            answer_bytes: self.shared.limits.answer_bytes,
+        };
+        let mut is_late = false;
+        if let Some(position) = request.min_position {
+            let wait = request.wait.unwrap_or(self.shared.limits.default_wait);
+            is_late = match self.shared.reach(live, position, wait).await {
+                Ok(is_reached) => !is_reached,
+                Err(Stop::Refused(problem)) => {
+                    let fresh = crate::query::freshness(&self.shared.pool, &self.model, target);
+                    let answered = self.answered(live, &fresh.await?, &request, false).await;
+                    return Ok(answered.with(problem.into_response(), None));
+                }
+                Err(failed) => return Err(failed),
+            };
+            if is_late && !self.stale_is_ok {
+                return self.too_late(live, target, position, wait).await;
+            }
+        }
+        let representation = headers::representation(&sql::rows(&plan, target), self.format);
+        if self.headers.contains_key(header::IF_NONE_MATCH) {
+            let fresh = crate::query::freshness(&self.shared.pool, &self.model, target).await?;
+            let tag = self.tag(live, &fresh, &representation);
+            if headers::matches(self.headers, &tag) {
+                let answered = self.answered(live, &fresh, &request, is_late).await;
+                return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
+            }
+        }
+        self.read(live, &request, &plan, target, &representation, is_late)
+            .await
+    }
+
+    async fn read(
+        &self,
+        live: &LiveModel,
+        request: &Request,
+        plan: &Plan<'_>,
+        target: Target<'_>,
+        representation: &str,
+        is_late: bool,
+    ) -> Result<Response, Stop> {
+        let answer = match crate::query::answer(&self.shared.pool, plan, target).await {
+            Ok(answer) => answer,
+            Err(Failure::Gone) => return Err(Stop::Failed(Failure::Gone)),
+            Err(failure) => {
+                return Ok(self.failed(live, request, target, failure, is_late).await);
+            }
+        };
+        let fresh = &answer.freshness;
+        let answered = self.answered(live, fresh, request, is_late).await;
+        let is_single = self.key.is_some() || self.format == Format::Object;
+        if is_single && answer.count != 1 {
+            let problem = match self.key {
+                Some(key) => no_row(&self.model, key),
+                None => not_one_row(&self.model, answer.count),
+            };
+            return Ok(answered.with(problem.into_response(), None));
+        }
+        let body = Bytes::from(answer.body);
+        let body = match is_single {
+            // The array's brackets are left out.
+            true => body.slice(1..body.len() - 1),
+            false => body,
+        };
+        let mut response = body.into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, self.format.content_type());
+        headers.insert(header::VARY, HeaderValue::from_static("accept"));
+        if self.key.is_none() {
+            let next = answer.next.as_deref();
+            headers::page(
+                headers,
+                self.uri,
+                &self.parameters,
+                plan,
+                answer.count,
+                next,
+            );
+        }
+        let tag = self.tag(live, fresh, representation);
+        Ok(answered.with(response, Some(&tag)))
+    }
+
+    /// The answer to a query that failed, with how fresh its read model is, if that can still be said.
+    async fn failed(
+        &self,
+        live: &LiveModel,
+        request: &Request,
+        target: Target<'_>,
+        failure: Failure,
+        is_late: bool,
+    ) -> Response {
+        let is_away = matches!(failure, Failure::Pool(_) | Failure::Database(_));
+        let response = problem(failure, &self.shared.limits).into_response();
+        if is_away {
+            return response;
+        }
+        match crate::query::freshness(&self.shared.pool, &self.model, target).await {
+            Ok(fresh) => {
+                let answered = self.answered(live, &fresh, request, is_late).await;
+                answered.with(response, None)
+            }
+            Err(_) => response,
+        }
+    }
+
+    async fn too_late(
+        &self,
+        live: &LiveModel,
+        target: Target<'_>,
+        position: i64,
+        wait: Duration,
+    ) -> Result<Response, Stop> {
+        let fresh = crate::query::freshness(&self.shared.pool, &self.model, target).await?;
+        let head = live.upstream.head.borrow().head.max(fresh.position);
+        let mut detail = format!(
+            "read model \"{}\" is at position {}, and did not reach {position} within {} s",
+            self.model,
+            fresh.position,
+            wait.as_secs_f64()
+        );
+        if position > head {
+            detail.push_str(&format!(
+                "; no event has that position yet, the last one has {head}"
+            ));
+        }
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_yet", detail)
+            .with_details(json!({
+                "position": fresh.position, "min_position": position, "head_position": head
+            }))
+            .with_hint(
+                "try again, wait longer with wait=, or send \"Prefer: stale=ok\" to get the rows as they are",
+            )
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let answered = Answered::new(live, &fresh, Some(position)).await;
+        Ok(answered.with(problem.into_response(), None))
+    }
+
+    async fn answered(
+        &self,
+        live: &LiveModel,
+        fresh: &Freshness,
+        request: &Request,
+        is_late: bool,
+    ) -> Answered {
+        let answered = Answered::new(live, fresh, request.min_position).await;
+        // It may have arrived after the wait and before the rows were read.
+        let is_stale = request.min_position.is_some_and(|p| fresh.position < p);
+        match is_late && is_stale {
+            true => answered.stale(),
+            false => answered,
+        }
+    }
+
+    fn tag(&self, live: &LiveModel, fresh: &Freshness, representation: &str) -> String {
+        format!(
+            "\"{}-{}-{}-{representation}\"",
+            self.shared.incarnation, live.generation, fresh.revision
+        )
+    }
+}
+
+fn no_row(model: &str, key: &str) -> Problem {
+    let shown: String = key.chars().take(80).collect();
+    Problem::not_found(
+        "row_not_found",
+        format!("read model \"{model}\" has no row with key {shown}"),
+    )
+}
+
+fn not_one_row(model: &str, count: u64) -> Problem {
+    let found = if count == 0 { "none" } else { "several" };
+    Problem::new(
+        StatusCode::NOT_ACCEPTABLE,
+        "not_one_row",
+        format!("one row of \"{model}\" was asked for, and {found} match"),
+    )
+    .with_hint("ask for application/json, or filter by the key")
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let mut problem = Problem::bad_request(refusal.code, refusal.to_string());
+        if let Some(hint) = refusal.hint {
+            problem = problem.with_hint(hint);
+        }
+        if let Some(place) = refusal.place {
+            problem = problem.with_details(json!({"parameter": place.parameter, "at": place.at}));
+        }
+        problem
+    }
+}
+
+fn problem(failure: Failure, limits: &Limits) -> Problem {
+    match failure {
+        Failure::Gone => Problem::unavailable("the read model is being replaced just now"),
+        Failure::Value { column, message } => {
+            let problem = match &column {
+                Some(column) => Problem::bad_request(
+                    "invalid_value",
+                    format!("a value for column \"{column}\" is refused: {message}"),
+                )
+                .with_details(json!({"parameter": column})),
+                None => Problem::bad_request("invalid_value", message),
+            };
+            problem.with_hint("write values as PostgreSQL writes them for the column's type")
+        }
+        Failure::Timeout => Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "statement_timeout",
+            "the query took longer than is allowed",
+        )
+        .with_hint("filter or sort by the key or an indexed column, ask for fewer rows, or page with a cursor"),
+        Failure::TooLarge { bytes } => Problem::bad_request(
+            "answer_too_large",
+            format!(
+                "the rows have {bytes} bytes; an answer may have {}",
+                limits.answer_bytes
+            ),
+        )
+        .with_hint("ask for fewer rows with limit, or fewer columns with select"),
+        Failure::Database(error) => error.into(),
+        Failure::Pool(error) => error.into(),
+    }
+}

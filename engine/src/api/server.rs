@@ -1,0 +1,79 @@
+//! Connections: accepted in bounded number, ended in bounded time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::shutdown::Shutdown;
+
+/// How long a client may take to send a request's head.
+const HEAD: Duration = Duration::from_secs(15);
+/// How long requests that are being answered may take once the end was asked for.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Serves `router` until shutdown; then no connection is accepted any more, and requests that are being answered are
+/// finished, within bounds.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    max_connections: usize,
+    mut shutdown: Shutdown,
+) {
+    let connections = Arc::new(Semaphore::new(max_connections));
+    loop {
+        // Taken before accepting: further clients wait in the listener's own queue.
+        let permit = tokio::select! {
+            () = shutdown.requested() => break,
+            Ok(permit) = connections.clone().acquire_owned() => permit,
+        };
+        let accepted = tokio::select! {
+            () = shutdown.requested() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = connection(stream, router.clone(), shutdown.clone());
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Most likely out of file descriptors: others may end soon.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    let all = u32::try_from(max_connections).unwrap_or(u32::MAX);
+    if tokio::time::timeout(GRACE, connections.acquire_many(all))
+        .await
+        .is_err()
+    {
+        tracing::warn!("some requests were cut off at the end");
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, mut shutdown: Shutdown) {
+    // Small answers would otherwise wait for the client's acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        // What goes wrong here is the client's: it went away, or does not speak HTTP.
+        _ = serving.as_mut() => return,
+        () = shutdown.requested() => {}
+    }
+    serving.as_mut().graceful_shutdown();
+    let _ = serving.await;
+}

@@ -1,0 +1,125 @@
+//! A running engine, spoken to over HTTP.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The largest answer that is read.
+const ANSWER_LIMIT: u64 = 256 << 20;
+
+/// Which engine a command talks to.
+#[derive(Debug, Clone, Args)]
+pub struct EngineArgs {
+    /// The address of a running engine.
+    #[arg(long, env = "GOBO_URL", default_value = "http://127.0.0.1:7171")]
+    pub url: String,
+}
+
+/// A running engine.
+#[derive(Debug)]
+pub struct Engine {
+    agent: ureq::Agent,
+    url: String,
+}
+
+/// The engine cannot answer at present: it is not there, or its database is not.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Away(String);
+
+impl Engine {
+    /// The engine at the given address; nothing is sent yet.
+    pub fn new(args: &EngineArgs) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(5)))
+            .build();
+        Self {
+            agent: config.into(),
+            url: args.url.trim_end_matches('/').to_owned(),
+        }
+    }
+
+    /// Asks for `path`, which begins with a slash and is encoded already.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let answer = self.agent.get(format!("{}{path}", self.url)).call();
+        self.read(answer)
+    }
+
+    /// Posts JSON to `path`.
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &str) -> Result<T> {
+        let answer = self
+            .agent
+            .post(format!("{}{path}", self.url))
+            .content_type("application/json")
+            .send(body);
+        self.read(answer)
+    }
+
+    /// Sends a module: to `path` with PUT, when it is a projection's own, else with POST.
+    pub fn send_module<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        is_own: bool,
+        wasm: &[u8],
+    ) -> Result<T> {
+        let address = format!("{}{path}", self.url);
+        let request = match is_own {
+            true => self.agent.put(address),
+            false => self.agent.post(address),
+        };
+        self.read(request.content_type("application/wasm").send(wasm))
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<T> {
+        let mut answer = answer.map_err(|error| {
+            Away(format!(
+                "no engine answers at {}: {error} (start one with `gobo dev` or `gobo serve`, or name its address with --url)",
+                self.url
+            ))
+        })?;
+        let status = answer.status();
+        let text = answer
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_LIMIT)
+            .read_to_string()
+            .map_err(|error| Away(format!("the answer of {} broke off: {error}", self.url)))?;
+        if status.is_success() {
+            return serde_json::from_str(&text)
+                .with_context(|| format!("{} did not answer as a gobo engine does", self.url));
+        }
+        let problem: Value = serde_json::from_str(&text).unwrap_or_default();
+        let mut message = match problem["detail"].as_str() {
+            Some(detail) => detail.to_owned(),
+            None => format!("{} answered {status}", self.url),
+        };
+        if let Some(hint) = problem["hint"].as_str() {
+            message.push_str(&format!("\n{hint}"));
+        }
+        match status.as_u16() {
+            502..=504 => Err(Away(message).into()),
+            _ => Err(anyhow!(message)),
+        }
+    }
+}
+
+/// Text as one segment of a path, or as a value in a query.
+pub fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}

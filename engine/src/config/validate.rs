@@ -1,0 +1,233 @@
+//! Values that parse and still make no sense.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use super::read::ConfigError;
+use super::{Config, OWN_SOURCE};
+
+impl Config {
+    /// Checks every value. [`Config::read`] has done so already.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.database.url.is_empty() {
+            return refuse(
+                "database.url",
+                "there is no default: set it in the configuration file, or as GOBO_DATABASE_URL or DATABASE_URL, \
+                 for example postgresql://user@localhost/database",
+            );
+        }
+        if !self.listen.ip().is_loopback() {
+            return refuse(
+                "listen",
+                format!(
+                    "{} can be reached from other machines, which needs access control, and that is not built yet: \
+                     listen on 127.0.0.1 and put a proxy that authenticates in front",
+                    self.listen
+                ),
+            );
+        }
+        self.log
+            .parse::<tracing_subscriber::EnvFilter>()
+            .map_err(|error| ConfigError::Value {
+                key: "log".into(),
+                message: format!("\"{}\" is no filter: {error}", self.log),
+            })?;
+        self.check_read_schema()?;
+        self.check_numbers()?;
+        self.check_names()
+    }
+
+    fn check_read_schema(&self) -> Result<(), ConfigError> {
+        let schema = &self.database.read_schema;
+        let simple = schema.starts_with(|c: char| c.is_ascii_lowercase())
+            && schema.len() <= 63
+            && schema
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if !simple {
+            return refuse(
+                "database.read_schema",
+                format!(
+                    "\"{schema}\" must be lower-case letters, digits and underscores, at most 63"
+                ),
+            );
+        }
+        if schema.starts_with("pg_")
+            || schema.starts_with("gobo_")
+            || ["gobo", "information_schema"].contains(&schema.as_str())
+        {
+            return refuse(
+                "database.read_schema",
+                format!("\"{schema}\" is PostgreSQL's or the engine's own: choose another one"),
+            );
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), ConfigError> {
+        const KIB: usize = 1 << 10;
+        const GIB: usize = 1 << 30;
+        let Self {
+            database,
+            limits,
+            engine,
+            api,
+            ..
+        } = self;
+        within(
+            "database.api_connections",
+            database.api_connections,
+            1..=1_000,
+        )?;
+        within(
+            "database.control_connections",
+            database.control_connections,
+            3..=100,
+        )?;
+        within(
+            "limits.memory_bytes",
+            limits.memory_bytes,
+            1_024 * KIB..=4 * GIB,
+        )?;
+        within("limits.batch_time_ms", limits.batch_time_ms, 10..=600_000)?;
+        within(
+            "limits.output_bytes",
+            limits.output_bytes,
+            64 * KIB..=2 * GIB,
+        )?;
+        within("limits.log_lines", limits.log_lines, 0..=100_000)?;
+        within(
+            "limits.message_bytes",
+            limits.message_bytes,
+            64..=1_024 * KIB,
+        )?;
+        within(
+            "limits.keys_per_batch",
+            limits.keys_per_batch,
+            1..=10_000_000,
+        )?;
+        within("limits.rounds", limits.rounds, 1..=10_000)?;
+        within("limits.module_bytes", limits.module_bytes, KIB..=GIB)?;
+        within(
+            "limits.concurrent_instances",
+            limits.concurrent_instances,
+            4..=10_000,
+        )?;
+        within("engine.batch_events", engine.batch_events, 1..=1_000_000)?;
+        within("engine.batch_bytes", engine.batch_bytes, KIB..=GIB)?;
+        within(
+            "engine.row_cache_bytes",
+            engine.row_cache_bytes,
+            0..=64 * GIB,
+        )?;
+        within("engine.commit_rows", engine.commit_rows, 1..=10_000_000)?;
+        within("engine.batches_ahead", engine.batches_ahead, 1..=1_000)?;
+        within("engine.commit_bytes", engine.commit_bytes, KIB..=GIB)?;
+        within("engine.lease_seconds", engine.lease_seconds, 2..=60)?;
+        within("api.max_body_bytes", api.max_body_bytes, KIB..=GIB)?;
+        within("api.max_connections", api.max_connections, 1..=100_000)?;
+        within("api.max_requests", api.max_requests, 1..=100_000)?;
+        within("api.max_rows", api.max_rows, 1..=1_000_000)?;
+        within(
+            "api.statement_timeout_ms",
+            api.statement_timeout_ms,
+            1..=3_600_000,
+        )?;
+        within("api.max_wait_ms", api.max_wait_ms, 0..=3_600_000)?;
+        within(
+            "api.request_timeout_ms",
+            api.request_timeout_ms,
+            100..=3_600_000,
+        )?;
+        if api.max_wait_ms >= api.request_timeout_ms {
+            return refuse(
+                "api.max_wait_ms",
+                "must be less than api.request_timeout_ms, or requests that wait are cut off",
+            );
+        }
+        Ok(())
+    }
+
+    fn check_names(&self) -> Result<(), ConfigError> {
+        for (name, settings) in &self.projections {
+            let Some(source) = &settings.source else {
+                continue;
+            };
+            if source != OWN_SOURCE && !self.sources.contains_key(source) {
+                return refuse(
+                    &format!("projections.{name}.source"),
+                    format!(
+                        "there is no source \"{source}\": add a section [sources.{source}], or leave the key out to read \
+                         Gobo's own event store"
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn within<N: PartialOrd + Display>(
+    key: &str,
+    value: N,
+    range: RangeInclusive<N>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    refuse(
+        key,
+        format!(
+            "{value} is not between {} and {}",
+            range.start(),
+            range.end()
+        ),
+    )
+}
+
+fn refuse<T>(key: &str, message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::Value {
+        key: key.to_owned(),
+        message: message.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_out_of_range_are_refused_by_key() {
+        let check = |text: &str, key: &str| {
+            let mut config: Config = toml::from_str(text).unwrap();
+            config.database.url = "postgresql:///db".into();
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.starts_with(key), "{error}");
+        };
+        check(
+            "listen = '0.0.0.0:7171'",
+            "listen: 0.0.0.0:7171 can be reached",
+        );
+        check("log = '=='", "log");
+        check(
+            "[database]\nread_schema = 'pg_read'",
+            "database.read_schema",
+        );
+        check("[database]\nread_schema = 'a\"b'", "database.read_schema");
+        check(
+            "[engine]\nbatch_events = 0",
+            "engine.batch_events: 0 is not between 1 and",
+        );
+        check("[api]\nmax_wait_ms = 60000", "api.max_wait_ms");
+        check(
+            "[projections.orders]\nsource = 'shop'",
+            "projections.orders.source",
+        );
+    }
+
+    #[test]
+    fn a_database_is_required() {
+        let error = Config::default().check().unwrap_err().to_string();
+        assert!(error.contains("DATABASE_URL"), "{error}");
+    }
+}

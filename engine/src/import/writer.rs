@@ -1,0 +1,501 @@
+//! Chunks into the table: versions, COPY, and how far the import has come, in one transaction.
+//!
+//! At first no stream is locked and little is looked up: the table's unique constraints tell when an assumption was wrong
+//! or somebody else was there. Then the chunk is stored again, with ever more care.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::pin;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Statement, Transaction};
+use uuid::Uuid;
+
+use super::chunk::{COLUMNS, Chunk, Mark};
+use super::{ImportError, Timing};
+use crate::event::{Micros, Position};
+use crate::frame::Reader;
+
+/// The start of a binary COPY: signature, flags, no header extension (PostgreSQL's manual, COPY).
+const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const COPY_TRAILER: &[u8] = &[0xff, 0xff];
+const COPY_PIECE: usize = 256 << 10;
+/// How often a chunk is tried that met other writers.
+const ATTEMPTS: u32 = 6;
+/// Streams whose last version is remembered from chunk to chunk.
+const REMEMBERED_STREAMS: usize = 500_000;
+
+/// PostgreSQL's table of locks is bounded, and shared by all.
+const MOST_LOCKS: usize = 1_000;
+
+/// How much is made sure of before a chunk is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Care {
+    /// Versions are as they were left, new streams are new, and no event is there yet.
+    Assuming,
+    /// All of that is looked up.
+    LookingUp,
+    /// And nobody else may append to the chunk's streams meanwhile.
+    Locking,
+}
+
+/// Stores the chunks of one import, in order.
+#[derive(Debug)]
+pub(super) struct Writer<'c> {
+    client: &'c mut Client,
+    name: String,
+    statements: Statements,
+    /// The last versions of streams that this import wrote to. They can be outdated, then only too low.
+    versions: HashMap<String, i64>,
+    care: Care,
+    now: Micros,
+    last_position: Position,
+    timing: Timing,
+}
+
+#[derive(Debug)]
+struct Statements {
+    lock_streams: Statement,
+    versions: Statement,
+    present: Statement,
+    same: Statement,
+    record: Statement,
+    copy: Statement,
+}
+
+/// What became of a chunk.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) end: Mark,
+    pub(super) stored: u64,
+    pub(super) present: u64,
+}
+
+impl<'c> Writer<'c> {
+    /// Takes the import's name, and says how far earlier runs came.
+    pub(super) async fn begin(
+        client: &'c mut Client,
+        name: &str,
+    ) -> Result<(Self, Mark), ImportError> {
+        // The plans stay those for a large table, though it may be empty when they are made.
+        client
+            .batch_execute(
+                "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
+                 set plan_cache_mode = force_generic_plan",
+            )
+            .await?;
+        // Held until the end of the session.
+        let lock = "select pg_try_advisory_lock(hashtextextended('gobo import ' || $1, 7265696)), \
+                    (extract(epoch from clock_timestamp()) * 1000000)::int8 - 946684800000000";
+        let row = client.query_one(lock, &[&name]).await?;
+        if !row.get::<_, bool>(0) {
+            return Err(ImportError::Busy(name.to_owned()));
+        }
+        let now = row.get(1);
+        let sql =
+            "select bytes, lines, prefix_sha256, last_position from gobo.imports where name = $1";
+        let row = client.query_opt(sql, &[&name]).await?;
+        let done = match &row {
+            None => Mark::nothing(),
+            Some(row) => Mark {
+                bytes: row.get::<_, i64>(0).unsigned_abs(),
+                lines: row.get::<_, i64>(1).unsigned_abs(),
+                prefix: row.get::<_, &[u8]>(2).try_into().unwrap_or_default(),
+            },
+        };
+        let statements = Statements {
+            lock_streams: client.prepare(include_str!("sql/lock_streams.sql")).await?,
+            versions: client.prepare(include_str!("sql/versions.sql")).await?,
+            present: client.prepare(include_str!("sql/present.sql")).await?,
+            same: client.prepare(include_str!("sql/same.sql")).await?,
+            record: client.prepare(include_str!("sql/record.sql")).await?,
+            copy: client
+                .prepare(&format!(
+                    "copy gobo.events ({COLUMNS}) from stdin (format binary)"
+                ))
+                .await?,
+        };
+        let writer = Self {
+            client,
+            name: name.to_owned(),
+            statements,
+            versions: HashMap::new(),
+            care: Care::Assuming,
+            now,
+            last_position: row.map_or(0, |row| row.get(3)),
+            timing: Timing::default(),
+        };
+        Ok((writer, done))
+    }
+
+    /// The server's time when the import began.
+    pub(super) fn now(&self) -> Micros {
+        self.now
+    }
+
+    pub(super) fn last_position(&self) -> Position {
+        self.last_position
+    }
+
+    pub(super) fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    /// Stores one chunk, all or none.
+    pub(super) async fn store(&mut self, mut chunk: Chunk) -> Result<Stored, ImportError> {
+        for _ in 1..=ATTEMPTS {
+            let failure = match self.try_store(&mut chunk).await {
+                Ok(stored) => {
+                    self.care = match self.care {
+                        Care::Locking => Care::Locking,
+                        _ if stored.present > 0 => Care::LookingUp,
+                        _ => Care::Assuming,
+                    };
+                    return Ok(stored);
+                }
+                Err(failure) => failure,
+            };
+            let enough = match failure {
+                // What was assumed may be wrong; what was looked up is not.
+                Failure::Line { line, reason } if self.care >= Care::LookingUp => {
+                    return Err(ImportError::Line { line, reason });
+                }
+                Failure::Database(error) if !is_conflict(&error) => return Err(error.into()),
+                Failure::Database(error) if is_about_versions(&error) => Care::Locking,
+                Failure::Line { .. } | Failure::Database(_) => Care::LookingUp,
+            };
+            self.care = self.care.max(enough);
+        }
+        Err(ImportError::Crowded {
+            first: chunk.records.first().map_or(0, |record| record.line),
+            last: chunk.records.last().map_or(0, |record| record.line),
+        })
+    }
+
+    /// Notes that there is no more to come, and gives the name back.
+    pub(super) async fn end(self, complete: bool) -> Result<(), ImportError> {
+        if complete {
+            let sql = "update gobo.imports set finished_at = clock_timestamp() where name = $1 and finished_at is null";
+            self.client.execute(sql, &[&self.name]).await?;
+        }
+        let sql = "select pg_advisory_unlock(hashtextextended('gobo import ' || $1, 7265696))";
+        self.client.execute(sql, &[&self.name]).await?;
+        Ok(())
+    }
+
+    async fn try_store(&mut self, chunk: &mut Chunk) -> Result<Stored, Failure> {
+        let began = Instant::now();
+        if self.care >= Care::LookingUp {
+            self.versions.clear();
+        }
+        let transaction = self.client.transaction().await?;
+        let statements = &self.statements;
+        if self.care == Care::Locking && chunk.streams.len() <= MOST_LOCKS {
+            transaction
+                .execute(&statements.lock_streams, &[&chunk.streams])
+                .await?;
+        }
+        let present = if self.care >= Care::LookingUp {
+            present(&transaction, statements, chunk).await?
+        } else {
+            HashSet::new()
+        };
+        let mut versions = versions(
+            &transaction,
+            statements,
+            chunk,
+            &self.versions,
+            self.care == Care::Assuming,
+        )
+        .await?;
+        assign_versions(chunk, &present, &mut versions)?;
+        let copying = Instant::now();
+        let stored = copy(&transaction, statements, chunk, &present).await?;
+        let copied = copying.elapsed();
+        let (bytes, lines) = (signed(chunk.end.bytes), signed(chunk.end.lines));
+        let prefix = chunk.end.prefix.as_slice();
+        let row = transaction
+            .query_one(
+                &statements.record,
+                &[&self.name, &bytes, &lines, &prefix, &(stored > 0)],
+            )
+            .await?;
+        transaction.commit().await?;
+
+        self.last_position = row.get(0);
+        if self.versions.len() > REMEMBERED_STREAMS {
+            self.versions.clear();
+        }
+        for (stream, version) in chunk.streams.drain(..).zip(versions) {
+            self.versions.insert(stream, version);
+        }
+        self.timing.copying += copied;
+        self.timing.committing += began.elapsed().saturating_sub(copied);
+        Ok(Stored {
+            end: chunk.end,
+            stored,
+            present: present.len() as u64,
+        })
+    }
+}
+
+enum Failure {
+    Line { line: u64, reason: String },
+    Database(tokio_postgres::Error),
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+fn is_conflict(error: &tokio_postgres::Error) -> bool {
+    let conflicts = [
+        SqlState::UNIQUE_VIOLATION,
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+    ];
+    error.code().is_some_and(|code| conflicts.contains(code))
+}
+
+/// Whether somebody else has written to one of the streams.
+fn is_about_versions(error: &tokio_postgres::Error) -> bool {
+    let constraint = error.as_db_error().and_then(|raised| raised.constraint());
+    constraint.is_none_or(|name| name == "events_stream_version")
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The last version of each of the chunk's streams: remembered, or looked up. With `assume`, a stream whose first line
+/// here says version 0 is taken to be new: if it is not, its version 0 is there, and the COPY fails.
+async fn versions(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    chunk: &Chunk,
+    remembered: &HashMap<String, i64>,
+    assume: bool,
+) -> Result<Vec<i64>, tokio_postgres::Error> {
+    let mut versions: Vec<Option<i64>> = chunk
+        .streams
+        .iter()
+        .map(|stream| remembered.get(stream).copied())
+        .collect();
+    if assume {
+        let mut seen = vec![false; versions.len()];
+        for record in &chunk.records {
+            let first = !std::mem::replace(&mut seen[record.stream], true);
+            if first && record.version == Some(0) && versions[record.stream].is_none() {
+                versions[record.stream] = Some(-1);
+            }
+        }
+    }
+    let unknown: Vec<usize> = (0..versions.len())
+        .filter(|&stream| versions[stream].is_none())
+        .collect();
+    if !unknown.is_empty() {
+        let names: Vec<&str> = unknown
+            .iter()
+            .map(|&stream| chunk.streams[stream].as_str())
+            .collect();
+        let rows = transaction.query(&statements.versions, &[&names]).await?;
+        for (stream, row) in unknown.into_iter().zip(rows) {
+            versions[stream] = Some(row.get(0));
+        }
+    }
+    Ok(versions
+        .into_iter()
+        .map(|version| version.unwrap_or(-1))
+        .collect())
+}
+
+/// Gives every record that is not stored yet the next version of its stream; `last` holds the last ones.
+fn assign_versions(
+    chunk: &mut Chunk,
+    present: &HashSet<usize>,
+    last: &mut [i64],
+) -> Result<(), Failure> {
+    for index in 0..chunk.records.len() {
+        if present.contains(&index) {
+            continue;
+        }
+        let record = &chunk.records[index];
+        let next = last[record.stream] + 1;
+        if let Some(given) = record.version.filter(|&given| given != next) {
+            let stream = &chunk.streams[record.stream];
+            return Err(Failure::Line {
+                line: record.line,
+                reason: match next {
+                    0 => format!("its version is {given}, but stream {stream:?} begins at 0"),
+                    _ => format!(
+                        "its version is {given}, but stream {stream:?} is at {}, so the next one is {next}",
+                        next - 1
+                    ),
+                },
+            });
+        }
+        last[record.stream] = next;
+        chunk.set_version(index, next);
+    }
+    Ok(())
+}
+
+/// The records that need not be stored because they are: in the table, or earlier in this chunk. One with the event_id of
+/// an event that is different fails.
+async fn present(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    chunk: &Chunk,
+) -> Result<HashSet<usize>, Failure> {
+    let mut present = repeated(chunk)?;
+    let ids: Vec<Uuid> = chunk.records.iter().map(|r| r.event_id).collect();
+    let rows = transaction.query(&statements.present, &[&ids]).await?;
+    let found: Vec<(usize, i64)> = rows
+        .iter()
+        .map(|row| {
+            let index = usize::try_from(row.get::<_, i64>(0)).unwrap_or_default();
+            (index, row.get(1))
+        })
+        .collect();
+    if found.is_empty() {
+        return Ok(present);
+    }
+    let same = same(transaction, statements, chunk, &found).await?;
+    for ((index, version), same) in found.into_iter().zip(same) {
+        let record = &chunk.records[index];
+        let other_version = record.version.is_some_and(|given| given != version);
+        if !same || other_version {
+            return Err(Failure::Line {
+                line: record.line,
+                reason: format!(
+                    "its event_id {} is stored already, with other content",
+                    record.event_id
+                ),
+            });
+        }
+        present.insert(index);
+    }
+    Ok(present)
+}
+
+/// The records that repeat one before them in the chunk.
+fn repeated(chunk: &Chunk) -> Result<HashSet<usize>, Failure> {
+    let mut repeated = HashSet::new();
+    let mut first_of: HashMap<Uuid, usize> = HashMap::with_capacity(chunk.records.len());
+    for (index, record) in chunk.records.iter().enumerate() {
+        let first = *first_of.entry(record.event_id).or_insert(index);
+        if first == index {
+            continue;
+        }
+        let other = &chunk.records[first];
+        if record.version != other.version || !chunk.same_content(index, first) {
+            return Err(Failure::Line {
+                line: record.line,
+                reason: format!(
+                    "its event_id {} is that of line {}, with other content",
+                    record.event_id, other.line
+                ),
+            });
+        }
+        repeated.insert(index);
+    }
+    Ok(repeated)
+}
+
+/// Whether each record of `found` has the content that is stored under its event_id.
+async fn same(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    chunk: &Chunk,
+    found: &[(usize, i64)],
+) -> Result<Vec<bool>, tokio_postgres::Error> {
+    let (mut ids, mut streams, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut datas, mut metadatas, mut moments) = (Vec::new(), Vec::new(), Vec::new());
+    let mut fields = Vec::new();
+    for &(index, _) in found {
+        let record = &chunk.records[index];
+        let tuple = &chunk.tuples[record.tuple.clone()];
+        // Written by ourselves, from text.
+        if Reader::new(tuple).tuple(&mut fields).is_err() {
+            continue;
+        }
+        let text = |field: usize| {
+            fields[field].map(|bytes| std::str::from_utf8(bytes).unwrap_or_default())
+        };
+        ids.push(record.event_id);
+        streams.push(text(0));
+        kinds.push(text(2));
+        datas.push(text(3));
+        metadatas.push(text(4));
+        moments.push(record.occurred_at);
+    }
+    let rows = transaction
+        .query(
+            &statements.same,
+            &[&ids, &streams, &kinds, &datas, &metadatas, &moments],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Sends the records that are not present already; returns how many.
+async fn copy(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    chunk: &Chunk,
+    present: &HashSet<usize>,
+) -> Result<u64, Failure> {
+    if present.len() == chunk.records.len() {
+        return Ok(0);
+    }
+    let mut sink = pin!(transaction.copy_in::<_, Bytes>(&statements.copy).await?);
+    sink.feed(Bytes::from_static(COPY_HEADER)).await?;
+    if present.is_empty() {
+        for piece in chunk.tuples.chunks(COPY_PIECE) {
+            sink.feed(Bytes::copy_from_slice(piece)).await?;
+        }
+    } else {
+        let left = (0..chunk.records.len()).filter(|index| !present.contains(index));
+        let mut tuples = Vec::new();
+        for index in left {
+            tuples.extend_from_slice(&chunk.tuples[chunk.records[index].tuple.clone()]);
+        }
+        sink.feed(Bytes::from(tuples)).await?;
+    }
+    sink.feed(Bytes::from_static(COPY_TRAILER)).await?;
+    sink.finish()
+        .await
+        .map_err(|error| at_fault(error, chunk, present))
+}
+
+/// Names the line of a record that the database itself refuses, for a reason that was not foreseen here.
+fn at_fault(error: tokio_postgres::Error, chunk: &Chunk, present: &HashSet<usize>) -> Failure {
+    let refused = error
+        .code()
+        .is_some_and(|code| code.code().starts_with("22") || code == &SqlState::CHECK_VIOLATION);
+    let tuple: Option<usize> = error.as_db_error().and_then(|raised| {
+        raised
+            .where_()?
+            .split_once("line ")?
+            .1
+            .split([',', ':', '\n'])
+            .next()?
+            .parse()
+            .ok()
+    });
+    let record = tuple.filter(|_| refused).and_then(|tuple| {
+        let mut sent = (0..chunk.records.len()).filter(|index| !present.contains(index));
+        sent.nth(tuple.checked_sub(1)?)
+    });
+    match record {
+        Some(index) => Failure::Line {
+            line: chunk.records[index].line,
+            reason: crate::db::describe(&error),
+        },
+        None => Failure::Database(error),
+    }
+}

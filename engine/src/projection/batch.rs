@@ -1,0 +1,218 @@
+//! One batch through the plugin: `begin`, and as many rounds of rows and `resume` as it asks for.
+
+use std::sync::Arc;
+
+use super::Interrupt;
+use crate::change::{Change, Invalid, Need, decode_changes, decode_needs};
+use crate::event::Batch;
+use crate::host::{CallError, Instance, Limits, LogLine, Plugin, Step};
+use crate::read_model::ReadModel;
+use crate::read_model::rows::Rows;
+use crate::read_model::writer::LogRecord;
+
+/// A batch after `begin`, which needs no row and so may run ahead of the batches before it.
+pub(super) struct Begun {
+    pub(super) batch: Batch,
+    instance: Option<Instance>,
+    next: Result<Next, Failure>,
+}
+
+/// What a call of the plugin led to, decoded and checked.
+enum Next {
+    Need(Vec<Need>),
+    Done(Vec<Change>),
+}
+
+enum Failure {
+    Call(CallError),
+    Invalid(Invalid),
+    Exceeded(String),
+}
+
+/// A batch that was processed.
+pub(super) struct Executed {
+    pub(super) batch: Batch,
+    pub(super) changes: Vec<Change>,
+    pub(super) logs: Vec<LogRecord>,
+}
+
+/// A batch that could not be processed.
+pub(super) struct Trouble {
+    pub(super) batch: Batch,
+    /// The event to blame, by its index, if that is known.
+    pub(super) event: Option<u32>,
+    pub(super) kind: TroubleKind,
+    pub(super) message: String,
+    pub(super) logs: Vec<LogRecord>,
+}
+
+/// How certain it is that an event is to blame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TroubleKind {
+    /// The same call would fail again.
+    Blamed,
+    /// A limit was met, which on a busy machine may be chance: try again before blaming an event.
+    Limit,
+}
+
+/// Runs `begin` on a worker thread.
+pub(super) async fn begin_on_worker(
+    plugin: Plugin,
+    models: Arc<[ReadModel]>,
+    batch: Batch,
+) -> Result<Begun, Interrupt> {
+    let work = tokio::task::spawn_blocking(move || begin(&plugin, &models, batch));
+    work.await
+        .map_err(|error| Interrupt::Infrastructure(format!("a worker failed: {error}")))
+}
+
+/// Runs `begin` and decodes what it leads to. Blocks.
+pub(super) fn begin(plugin: &Plugin, models: &[ReadModel], batch: Batch) -> Begun {
+    if batch.is_empty() {
+        let next = Ok(Next::Done(Vec::new()));
+        return Begun {
+            batch,
+            instance: None,
+            next,
+        };
+    }
+    let (instance, step) = plugin.begin(batch.frame());
+    let next = decode(step, models, batch.len());
+    Begun {
+        batch,
+        instance,
+        next,
+    }
+}
+
+fn decode(
+    step: Result<Step, CallError>,
+    models: &[ReadModel],
+    events: usize,
+) -> Result<Next, Failure> {
+    match step.map_err(Failure::Call)? {
+        Step::Need(keys) => decode_needs(&keys, models).map(Next::Need),
+        Step::Done(changes) => decode_changes(&changes, models, events).map(Next::Done),
+    }
+    .map_err(Failure::Invalid)
+}
+
+/// Answers the plugin's needs until it is done.
+pub(super) async fn finish(
+    begun: Begun,
+    rows: &mut Rows,
+    models: &Arc<[ReadModel]>,
+    limits: &Limits,
+) -> Result<Result<Executed, Trouble>, Interrupt> {
+    let Begun {
+        batch,
+        mut instance,
+        mut next,
+    } = begun;
+    let (mut rounds, mut keys) = (0, 0);
+    loop {
+        let needs = match next {
+            Ok(Next::Done(changes)) => {
+                let logs = take_logs(instance, &batch);
+                return Ok(Ok(Executed {
+                    batch,
+                    changes,
+                    logs,
+                }));
+            }
+            Ok(Next::Need(needs)) => needs,
+            Err(failure) => return trouble(failure, instance, batch).map(Err),
+        };
+        rounds += 1;
+        keys += needs.len();
+        if let Some(exceeded) = exceeded(rounds, keys, limits) {
+            next = Err(exceeded);
+            continue;
+        }
+        let answer = rows.answer(&needs).await?;
+        let Some(mut running) = instance.take() else {
+            return Err(Interrupt::Infrastructure(
+                "a batch lost its instance".into(),
+            ));
+        };
+        let models = models.clone();
+        let events = batch.len();
+        let call = tokio::task::spawn_blocking(move || {
+            let step = running.resume(&answer);
+            (running, decode(step, &models, events))
+        });
+        let (running, decoded) = call
+            .await
+            .map_err(|error| Interrupt::Infrastructure(format!("a worker failed: {error}")))?;
+        instance = Some(running);
+        next = decoded;
+    }
+}
+
+fn exceeded(rounds: usize, keys: usize, limits: &Limits) -> Option<Failure> {
+    if keys > limits.keys_per_batch {
+        return Some(Failure::Exceeded(format!(
+            "the plugin asked for more than {} rows in one batch (limits.keys_per_batch)",
+            limits.keys_per_batch
+        )));
+    }
+    (rounds > limits.rounds).then(|| {
+        Failure::Exceeded(format!(
+            "the plugin asked for rows more than {} times in one batch (limits.rounds)",
+            limits.rounds
+        ))
+    })
+}
+
+fn trouble(
+    failure: Failure,
+    instance: Option<Instance>,
+    batch: Batch,
+) -> Result<Trouble, Interrupt> {
+    let logs = take_logs(instance, &batch);
+    let (event, kind, message) = match failure {
+        Failure::Call(CallError::Host(why)) => return Err(Interrupt::Infrastructure(why)),
+        Failure::Call(CallError::Failure { event, message }) => {
+            (Some(event), TroubleKind::Blamed, message)
+        }
+        Failure::Call(
+            error @ (CallError::Timeout { .. }
+            | CallError::Memory { .. }
+            | CallError::Output { .. }),
+        ) => (None, TroubleKind::Limit, error.to_string()),
+        Failure::Call(error @ CallError::Trap { .. }) => {
+            (None, TroubleKind::Blamed, error.to_string())
+        }
+        Failure::Invalid(invalid) => (invalid.event, TroubleKind::Blamed, invalid.to_string()),
+        Failure::Exceeded(message) => (None, TroubleKind::Limit, message),
+    };
+    Ok(Trouble {
+        event: event.filter(|&event| (event as usize) < batch.len()),
+        batch,
+        kind,
+        message,
+        logs,
+    })
+}
+
+fn take_logs(instance: Option<Instance>, batch: &Batch) -> Vec<LogRecord> {
+    let (lines, dropped) = instance.map_or((Vec::new(), 0), |mut instance| instance.take_logs());
+    let position = batch
+        .events()
+        .last()
+        .map_or(batch.through, |event| event.position);
+    let record = |line: LogLine| LogRecord {
+        position,
+        level: line.level.name(),
+        message: line.message,
+    };
+    let mut logs: Vec<_> = lines.into_iter().map(record).collect();
+    if dropped > 0 {
+        logs.push(LogRecord {
+            position,
+            level: "warn",
+            message: format!("{dropped} more lines of this batch were dropped (limits.log_lines)"),
+        });
+    }
+    logs
+}

@@ -1,0 +1,66 @@
+//! Dead letters that an operator asked to retry: each stream's in order, until one fails again.
+
+use super::Interrupt;
+use super::policy::refused;
+use super::session::{Session, dead_letter};
+use crate::event::{Batch, Position};
+
+/// Retries what was asked for. Each event is committed on its own, together with the end of its dead letter.
+pub(super) async fn retry(session: &mut Session<'_>) -> Result<(), Interrupt> {
+    let streams = session.writer.retries().await?;
+    for stream in streams {
+        let positions = session.writer.dead_letters_of(&stream).await?;
+        let mut all_settled = true;
+        for position in positions {
+            if !retry_one(session, position).await? {
+                all_settled = false;
+                break;
+            }
+        }
+        if all_settled {
+            session.parked.remove(&stream);
+        }
+        session.writer.retried(&stream).await?;
+    }
+    Ok(())
+}
+
+/// Gives whether the event could be processed now.
+async fn retry_one(session: &mut Session<'_>, position: Position) -> Result<bool, Interrupt> {
+    let limits = session.limits(1, Some(position));
+    let batch: Batch = session
+        .reader
+        .next_batch(position - 1, None, limits)
+        .await?;
+    let mut set = session.change_set();
+    set.settled.push(position);
+    // Rows that other streams have changed since may come out otherwise than in a replay.
+    set.diverged = !session.models.iter().all(|model| model.per_stream);
+    let failed = match session.execute(batch.clone()).await? {
+        Err(trouble) => Some((trouble.message, trouble.logs)),
+        Ok(executed) => match session.take_over(&executed, &mut set) {
+            Err(trouble) => Some((trouble.message, trouble.logs)),
+            Ok(()) => {
+                // The checkpoint is ahead of this event and stays where it is.
+                set.through = session.checkpoint.position;
+                set.applied = None;
+                match session.commit(&set, executed.batch.len()).await? {
+                    Ok(()) => None,
+                    Err(message) => Some((message, executed.logs)),
+                }
+            }
+        },
+    };
+    let Some((message, logs)) = failed else {
+        return Ok(true);
+    };
+    session.rows.clear();
+    let mut set = session.change_set();
+    set.logs = logs;
+    if !batch.is_empty() {
+        set.dead_letters
+            .push(dead_letter(&batch, 0, "failed", Some(message)));
+    }
+    refused(session.commit(&set, 0).await?)?;
+    Ok(false)
+}

@@ -1,0 +1,132 @@
+//! Around an event that cannot be processed: find the one event, then stop, park its stream, or skip it.
+
+use super::batch::{Trouble, TroubleKind};
+use super::session::{Session, dead_letter, split_parked};
+use super::{Interrupt, Policy, StopError};
+use crate::event::{Batch, Position};
+
+/// How often a single event that met a limit is tried before it is blamed.
+const TRIES: u32 = 2;
+
+/// Processes the events up to `through`, one batch after the other, each committed on its own, in ever smaller batches
+/// where one fails, until the failing event stands alone and the policy decides.
+pub(super) async fn carefully(
+    session: &mut Session<'_>,
+    through: Position,
+) -> Result<(), Interrupt> {
+    let most = session.job.settings.batch_events;
+    let mut size = most;
+    let mut tries = 0;
+    // Rows of batches that were not committed must not be seen.
+    session.rows.clear();
+    while session.checkpoint.position < through {
+        let types = session.job.plugin.descriptor.event_types.clone();
+        let limits = session.limits(size, Some(through));
+        let after = session.checkpoint.position;
+        let batch = session
+            .reader
+            .next_batch(after, types.as_deref(), limits)
+            .await?;
+        let trouble = match step(session, batch).await? {
+            None => {
+                size = (size * 2).min(most);
+                tries = 0;
+                continue;
+            }
+            Some(trouble) => trouble,
+        };
+        session.rows.clear();
+        tries += 1;
+        match trouble.batch.len() {
+            0 | 1 if trouble.kind == TroubleKind::Blamed || tries >= TRIES => {
+                decide(session, trouble).await?;
+                tries = 0;
+            }
+            0 | 1 => tokio::time::sleep(std::time::Duration::from_millis(200)).await,
+            count => {
+                // The events before the blamed one, then that one alone; or halves, when nobody is blamed.
+                size = match trouble.event {
+                    Some(0) => 1,
+                    Some(event) => event as usize,
+                    None => count / 2,
+                };
+                tries = 0;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Processes and commits one batch. Gives the trouble, if there is any; then nothing was committed.
+async fn step(session: &mut Session<'_>, batch: Batch) -> Result<Option<Trouble>, Interrupt> {
+    let read_through = batch.through;
+    let (batch, waiting) = split_parked(batch, &session.parked);
+    let mut set = session.change_set();
+    set.through = read_through;
+    set.dead_letters = waiting;
+    let executed = match session.execute(batch).await? {
+        Ok(executed) => executed,
+        Err(trouble) => return Ok(Some(trouble)),
+    };
+    if let Err(trouble) = session.take_over(&executed, &mut set) {
+        return Ok(Some(trouble));
+    }
+    Ok(match session.commit(&set, executed.batch.len()).await? {
+        Ok(()) => None,
+        Err(message) => Some(Trouble {
+            batch: executed.batch,
+            event: None,
+            kind: TroubleKind::Blamed,
+            message,
+            logs: executed.logs,
+        }),
+    })
+}
+
+/// Applies the policy to the one event of `trouble`.
+async fn decide(session: &mut Session<'_>, trouble: Trouble) -> Result<(), Interrupt> {
+    let batch = &trouble.batch;
+    let Some(head) = batch.events().first() else {
+        return Err(Interrupt::Infrastructure(trouble.message));
+    };
+    let projection = &session.job.target.projection;
+    let (stream_id, position) = (batch.stream_id(0), head.position);
+    tracing::warn!(projection, position, stream_id, error = trouble.message, policy = ?session.job.settings.policy, "an event cannot be processed");
+    let state = match session.job.settings.policy {
+        Policy::Stop => {
+            let mut set = session.change_set();
+            set.logs = trouble.logs;
+            if !set.logs.is_empty() {
+                refused(session.commit(&set, 0).await?)?;
+            }
+            return Err(Interrupt::Stop(StopError {
+                message: trouble.message,
+                position: Some(position),
+                stream_id: Some(stream_id.to_owned()),
+                event_type: Some(batch.kind(0).to_owned()),
+                hint: Some(
+                    "deploy a mended plugin, or set policy = \"park\" or \"skip\" for the projection and run `gobo restart`"
+                        .into(),
+                ),
+            }));
+        }
+        Policy::Park => "failed",
+        Policy::Skip => "skipped",
+    };
+    let mut set = session.change_set();
+    set.through = batch.through;
+    set.applied = Some((position, head.event_id));
+    set.logs = trouble.logs;
+    set.dead_letters
+        .push(dead_letter(batch, 0, state, Some(trouble.message.clone())));
+    refused(session.commit(&set, 0).await?)?;
+    if state == "failed" {
+        session.parked.insert(stream_id.to_owned());
+    }
+    Ok(())
+}
+
+/// Dead letters and log lines hold nothing that PostgreSQL could refuse; if it does, somebody changed the tables.
+pub(super) fn refused(result: Result<(), String>) -> Result<(), Interrupt> {
+    result.map_err(Interrupt::Infrastructure)
+}

@@ -1,0 +1,228 @@
+//! What a loop holds while its connections last: the checkpoint, the writer, the rows, the reader, the parked streams.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::batch::{Begun, Executed, Trouble, TroubleKind};
+use super::{Interrupt, Job, StopError, batch};
+use crate::db::describe;
+use crate::event::{Batch, Position};
+use crate::read_model::ReadModel;
+use crate::read_model::rows::Rows;
+use crate::read_model::writer::{ChangeSet, Checkpoint, CommitError, DeadLetter, Writer};
+use crate::source::{Limits, Reader, SourceError};
+
+pub(super) struct Session<'j> {
+    pub(super) job: &'j Job,
+    pub(super) models: Arc<[ReadModel]>,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) writer: Writer,
+    pub(super) rows: Rows,
+    pub(super) reader: Reader,
+    /// Streams that wait behind an event that could not be processed.
+    pub(super) parked: HashSet<String>,
+    /// Numbers the transactions of this session, for the row cache.
+    pub(super) commits: u64,
+}
+
+impl<'j> Session<'j> {
+    pub(super) async fn open(job: &'j Job) -> Result<Self, Interrupt> {
+        let models: Arc<[ReadModel]> = job.plugin.descriptor.read_models.clone().into();
+        let purpose = writer_purpose(job.target.generation);
+        let settings = &job.settings;
+        let writer = Writer::open(
+            &job.db,
+            &purpose,
+            settings.synchronous_commit,
+            job.target.clone(),
+            models.clone(),
+        )
+        .await?;
+        let rows = Rows::open(
+            &job.db,
+            &job.target.schema,
+            models.clone(),
+            settings.row_cache_bytes,
+        )
+        .await?;
+        let start = writer.start(job.epoch).await?.ok_or(Interrupt::Fenced)?;
+        let mut reader = job.source.reader();
+        if let Err(error) = reader
+            .verify_resume(start.checkpoint.position, start.applied)
+            .await
+        {
+            // Read once more before a refusal is believed: the server may have crashed in between.
+            let again = writer.start(job.epoch).await?.ok_or(Interrupt::Fenced)?;
+            match again.checkpoint == start.checkpoint {
+                true => return Err(error.into()),
+                false => {
+                    return Err(Interrupt::Infrastructure(
+                        "the checkpoint changed meanwhile".into(),
+                    ));
+                }
+            }
+        }
+        Ok(Self {
+            job,
+            models,
+            checkpoint: start.checkpoint,
+            writer,
+            rows,
+            reader,
+            parked: start.parked,
+            commits: 0,
+        })
+    }
+
+    /// How much the next batch may hold.
+    pub(super) fn limits(&self, max_events: usize, upto: Option<Position>) -> Limits {
+        Limits {
+            max_events,
+            max_bytes: self.job.settings.batch_bytes,
+            upto,
+        }
+    }
+
+    /// A set of changes for this generation.
+    pub(super) fn change_set(&self) -> ChangeSet {
+        let mut set = ChangeSet::new(self.models.len());
+        set.through = self.checkpoint.position;
+        set
+    }
+
+    /// Runs one batch on its own, from `begin` to its changes.
+    pub(super) async fn execute(
+        &mut self,
+        batch: Batch,
+    ) -> Result<Result<Executed, Trouble>, Interrupt> {
+        let begun =
+            batch::begin_on_worker(self.job.plugin.clone(), self.models.clone(), batch).await?;
+        self.finish(begun).await
+    }
+
+    pub(super) async fn finish(
+        &mut self,
+        begun: Begun,
+    ) -> Result<Result<Executed, Trouble>, Interrupt> {
+        batch::finish(
+            begun,
+            &mut self.rows,
+            &self.models,
+            self.job.plugin.limits(),
+        )
+        .await
+    }
+
+    /// Adds what a batch did to `set`, and lets later batches see it.
+    pub(super) fn take_over(
+        &mut self,
+        executed: &Executed,
+        set: &mut ChangeSet,
+    ) -> Result<(), Trouble> {
+        if let Err(error) = set.add(&executed.batch, &executed.changes, &self.models) {
+            return Err(Trouble {
+                batch: executed.batch.clone(),
+                event: Some(error.event),
+                kind: TroubleKind::Blamed,
+                message: error.to_string(),
+                logs: Vec::new(),
+            });
+        }
+        for change in &executed.changes {
+            self.rows.apply(change, self.commits + 1);
+        }
+        if let Some(last) = executed.batch.events().last() {
+            set.applied = Some((last.position, last.event_id));
+        }
+        set.through = set.through.max(executed.batch.through);
+        set.logs.extend(executed.logs.iter().cloned());
+        Ok(())
+    }
+
+    /// Commits `set` on its own. A refusal by PostgreSQL is given back as its text.
+    pub(super) async fn commit(
+        &mut self,
+        set: &ChangeSet,
+        events: usize,
+    ) -> Result<Result<(), String>, Interrupt> {
+        let number = self.commits + 1;
+        let result = self.writer.commit(self.checkpoint, set).await;
+        Ok(match result {
+            Ok(checkpoint) => {
+                self.committed(checkpoint, number);
+                self.job.stats.add(events, set.rows());
+                Ok(())
+            }
+            Err(CommitError::Refused(why)) => Err(why),
+            Err(CommitError::Fenced) => return Err(Interrupt::Fenced),
+            Err(CommitError::Infrastructure(why)) => return Err(Interrupt::Infrastructure(why)),
+        })
+    }
+
+    pub(super) fn committed(&mut self, checkpoint: Checkpoint, number: u64) {
+        self.checkpoint = checkpoint;
+        self.commits = number;
+        self.rows.committed(number);
+        self.job.progress.committed();
+    }
+}
+
+/// The writer's session of a generation, by which a new owner finds and ends that of an owner which does not answer.
+pub(crate) fn writer_purpose(generation: i64) -> String {
+    format!("writer of generation {generation}")
+}
+
+/// Takes the events of parked streams out of a batch: they wait as dead letters.
+pub(super) fn split_parked(batch: Batch, parked: &HashSet<String>) -> (Batch, Vec<DeadLetter>) {
+    if parked.is_empty() || !(0..batch.len()).any(|index| parked.contains(batch.stream_id(index))) {
+        return (batch, Vec::new());
+    }
+    let mut rest = Batch::empty(batch.through);
+    let mut waiting = Vec::new();
+    for index in 0..batch.len() {
+        match parked.contains(batch.stream_id(index)) {
+            true => waiting.push(dead_letter(&batch, index, "behind", None)),
+            false => rest.push_from(&batch, index),
+        }
+    }
+    (rest, waiting)
+}
+
+/// Event `index` of `batch` as a dead letter.
+pub(super) fn dead_letter(
+    batch: &Batch,
+    index: usize,
+    state: &'static str,
+    message: Option<String>,
+) -> DeadLetter {
+    let head = &batch.events()[index];
+    DeadLetter {
+        position: head.position,
+        stream_id: batch.stream_id(index).to_owned(),
+        kind: batch.kind(index).to_owned(),
+        event_id: head.event_id,
+        state,
+        message,
+    }
+}
+
+impl From<tokio_postgres::Error> for Interrupt {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Interrupt::Infrastructure(describe(&error))
+    }
+}
+
+impl From<SourceError> for Interrupt {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Infrastructure(why) => Interrupt::Infrastructure(why),
+            SourceError::Refused(why) => Interrupt::Stop(StopError {
+                message: why,
+                position: None,
+                stream_id: None,
+                event_type: None,
+                hint: Some("mend the source, then run `gobo restart` for the projection".into()),
+            }),
+        }
+    }
+}

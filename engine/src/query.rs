@@ -1,0 +1,121 @@
+//! Reading: the query string of a URL -> a checked, typed query -> one SQL statement -> rows, as JSON that PostgreSQL
+//! builds.
+//!
+//! The grammar is PostgREST's. [`parse`] knows the grammar and no read model; [`plan`] looks every name up in the read
+//! model and checks every value against its column's type; [`sql`] writes the statement, in which every value is a bind
+//! parameter; [`answer`] asks the database. Rows and what says how fresh they are come from one statement, so from one
+//! snapshot.
+
+pub mod catalog;
+mod cursor;
+mod nearest;
+pub mod parse;
+pub mod plan;
+mod rows;
+pub mod scan;
+pub mod sql;
+mod value;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use nearest::nearest;
+pub use rows::{Answer, Failure, Freshness, answer, checkpoint, freshness};
+
+/// What a query may ask for at most. Everything beyond is refused with the limit's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the query string.
+    pub query_bytes: usize,
+    /// Comparisons in one query.
+    pub filters: usize,
+    /// Elements of one `in` list.
+    pub list: usize,
+    /// Nesting of `and` and `or`.
+    pub depth: usize,
+    /// Rows of one answer: what `limit` is cut to, and what applies without it.
+    pub rows: u64,
+    /// Bytes of one answer's rows.
+    pub answer_bytes: u64,
+    /// How long a reader may wait for a position.
+    pub wait: Duration,
+    /// How long it waits when it does not say.
+    pub default_wait: Duration,
+    /// Readers that may wait at the same time.
+    pub waiters: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            query_bytes: 32 * 1024,
+            filters: 100,
+            list: 1_000,
+            depth: 10,
+            rows: 1_000,
+            answer_bytes: 64 * 1024 * 1024,
+            wait: Duration::from_secs(60),
+            default_wait: Duration::from_secs(5),
+            waiters: 1_000,
+        }
+    }
+}
+
+/// Why a query is refused: always the reader's to mend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// A stable identifier, such as `unknown_column`.
+    pub code: &'static str,
+    /// What is wrong, in a sentence.
+    pub message: String,
+    /// How to mend it.
+    pub hint: Option<String>,
+    /// Where it is.
+    pub place: Option<Place>,
+}
+
+/// A place in a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The parameter's name.
+    pub parameter: String,
+    /// The character in the parameter's decoded value, counted from 1.
+    pub at: usize,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+            place: None,
+        }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn at(mut self, place: &Place) -> Self {
+        self.place = Some(place.clone());
+        self
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(place) = &self.place {
+            write!(
+                f,
+                " (parameter {}, character {})",
+                place.parameter, place.at
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Refusal {}

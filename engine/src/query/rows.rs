@@ -1,0 +1,218 @@
+//! Asking the database: one round trip and one snapshot per answer.
+
+use std::error::Error as StdError;
+
+use bytes::BytesMut;
+use deadpool_postgres::{Pool, PoolError};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Error, Row};
+
+use super::plan::Plan;
+use super::sql::{self, Bound, Statement, Target};
+
+/// How fresh a read model's rows are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freshness {
+    /// The position up to which the rows are complete.
+    pub position: i64,
+    /// The read model's revision.
+    pub revision: i64,
+    /// Events that could not be applied; counted up to [`sql::MAX_DEAD_LETTERS`].
+    pub dead_letters: i64,
+    /// Positions of the first of them up to the position that was asked for.
+    pub dead_positions: Vec<i64>,
+}
+
+/// A page of rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// How fresh the rows are.
+    pub freshness: Freshness,
+    /// How many there are.
+    pub count: u64,
+    /// The rows: a JSON array.
+    pub body: String,
+    /// Continues after the last row, if there are more.
+    pub next: Option<String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The generation's tables or its checkpoint do not exist (any more).
+    #[error("the generation is gone")]
+    Gone,
+    /// PostgreSQL refuses a value.
+    #[error("{message}")]
+    Value {
+        /// The column that it was compared with, where PostgreSQL says it.
+        column: Option<String>,
+        /// PostgreSQL's words.
+        message: String,
+    },
+    /// The statement took longer than the session allows.
+    #[error("the query took too long")]
+    Timeout,
+    /// The rows have more bytes than an answer may have.
+    #[error("the rows have {bytes} bytes")]
+    TooLarge {
+        /// How many they have.
+        bytes: i64,
+    },
+    /// Anything else that PostgreSQL says.
+    #[error(transparent)]
+    Database(Error),
+    /// No session.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+}
+
+/// Runs a checked query.
+pub async fn answer(pool: &Pool, plan: &Plan<'_>, target: Target<'_>) -> Result<Answer, Failure> {
+    let statement = sql::rows(plan, target);
+    let row = run(pool, &statement).await?.ok_or(Failure::Gone)?;
+    let read = || -> Result<_, Error> {
+        let found: i64 = row.try_get("count")?;
+        let bytes: i64 = row.try_get("bytes")?;
+        let body: Option<String> = row.try_get("body")?;
+        let last: Option<Vec<Option<String>>> = row.try_get("last")?;
+        Ok((fresh(&row)?, found.unsigned_abs(), bytes, body, last))
+    };
+    let (freshness, found, bytes, body, last) = read().map_err(Failure::Database)?;
+    let body = body.ok_or(Failure::TooLarge { bytes })?;
+    let is_more = found > plan.limit;
+    Ok(Answer {
+        freshness,
+        count: found.min(plan.limit),
+        body,
+        next: last.filter(|_| is_more).map(|values| plan.cursor(values)),
+    })
+}
+
+/// Asks only how fresh a read model is.
+pub async fn freshness(pool: &Pool, model: &str, target: Target<'_>) -> Result<Freshness, Failure> {
+    let statement = sql::freshness(target, model);
+    let row = run(pool, &statement).await?.ok_or(Failure::Gone)?;
+    fresh(&row).map_err(Failure::Database)
+}
+
+/// Asks only for a generation's checkpoint.
+pub async fn checkpoint(pool: &Pool, generation: i64) -> Result<i64, Failure> {
+    let client = pool.get().await?;
+    let row = client
+        .query_typed_opt(
+            "select position from gobo.checkpoints where generation = $1",
+            &[(&generation, Type::INT8)],
+        )
+        .await
+        .map_err(classify)?;
+    row.ok_or(Failure::Gone)?
+        .try_get("position")
+        .map_err(Failure::Database)
+}
+
+fn fresh(row: &Row) -> Result<Freshness, Error> {
+    Ok(Freshness {
+        position: row.try_get("position")?,
+        revision: row.try_get("revision")?,
+        dead_letters: row.try_get("dead_letters")?,
+        dead_positions: row.try_get("dead_positions")?,
+    })
+}
+
+async fn run(pool: &Pool, statement: &Statement) -> Result<Option<Row>, Failure> {
+    let client = pool.get().await?;
+    let values: Vec<(Text<'_>, Type)> = statement
+        .parameters
+        .iter()
+        .map(|bound| {
+            // Every type of the contract is built in, so its oid is known.
+            let kind = Type::from_oid(bound.oid).unwrap_or(Type::TEXT);
+            (Text(bound.text.as_deref()), kind)
+        })
+        .collect();
+    let parameters: Vec<(&(dyn ToSql + Sync), Type)> = values
+        .iter()
+        .map(|(text, kind)| (text as &(dyn ToSql + Sync), kind.clone()))
+        .collect();
+    // Unnamed: queries differ too much for prepared statements to be worth their memory in every session.
+    client
+        .query_typed_opt(&statement.text, &parameters)
+        .await
+        .map_err(|error| blame(classify(error), &statement.parameters))
+}
+
+fn classify(error: Error) -> Failure {
+    let Some(db) = error.as_db_error() else {
+        return Failure::Database(error);
+    };
+    let gone = [
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_COLUMN,
+        SqlState::INVALID_SCHEMA_NAME,
+    ];
+    match db.code() {
+        code if gone.contains(code) => Failure::Gone,
+        &SqlState::QUERY_CANCELED => Failure::Timeout,
+        code if code.code().starts_with("22") => Failure::Value {
+            // Only the number is read from the context here; `blame` knows what it stands for.
+            column: db.where_().and_then(parameter_number),
+            message: db.message().to_owned(),
+        },
+        _ => Failure::Database(error),
+    }
+}
+
+/// PostgreSQL names a value that it cannot read by its number: `unnamed portal parameter $4 = '...'`.
+fn parameter_number(context: &str) -> Option<String> {
+    let (_, rest) = context.split_once("parameter $")?;
+    let digits = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    Some(rest[..digits].to_owned())
+}
+
+fn blame(failure: Failure, parameters: &[Bound]) -> Failure {
+    match failure {
+        Failure::Value { column, message } => {
+            let number = column.and_then(|number| number.parse::<usize>().ok());
+            let bound = number.and_then(|number| parameters.get(number.checked_sub(1)?));
+            Failure::Value {
+                column: bound.map(|bound| bound.column.clone()),
+                message,
+            }
+        }
+        other => other,
+    }
+}
+
+/// A parameter in text format, whatever its type.
+#[derive(Debug)]
+struct Text<'a>(Option<&'a str>);
+
+impl ToSql for Text<'_> {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        match self.0 {
+            None => Ok(IsNull::Yes),
+            Some(text) => {
+                out.extend_from_slice(text.as_bytes());
+                Ok(IsNull::No)
+            }
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn encode_format(&self, _: &Type) -> Format {
+        Format::Text
+    }
+
+    to_sql_checked!();
+}

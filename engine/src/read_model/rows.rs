@@ -1,0 +1,266 @@
+//! Current rows: a write-back cache over the tables, with one query per read model and batch for the misses.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Statement};
+
+use super::unnest::{ArrayParam, push_fields};
+use super::{ColumnType, ReadModel, quote};
+use crate::change::{Change, Need, key_of, write_row};
+use crate::db::{Database, Raw};
+use crate::frame::{Field, write_field};
+
+type Bytes = Arc<[u8]>;
+
+/// Session settings under which a look-up by key can only be a nested loop over the key's index: a generic plan never
+/// flips to a sequential scan when a table has grown since its statistics were taken.
+pub const STABLE_PLANS: [(&str, &str); 4] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+];
+
+/// The rows of one generation as its loop sees them: what is committed, and on top of it what is about to be.
+pub struct Rows {
+    models: Arc<[ReadModel]>,
+    client: Client,
+    fetches: Vec<Statement>,
+    cache: Cache,
+}
+
+impl Rows {
+    /// Opens a session that reads the tables in `schema`. The cache holds about `bytes`, and whatever is pinned.
+    pub async fn open(
+        db: &Database,
+        schema: &str,
+        models: Arc<[ReadModel]>,
+        bytes: usize,
+    ) -> Result<Self, tokio_postgres::Error> {
+        let client = db.connect("rows", &STABLE_PLANS).await?;
+        let mut fetches = Vec::new();
+        for model in models.iter() {
+            fetches.push(client.prepare(&fetch_sql(schema, model)).await?);
+        }
+        Ok(Self {
+            cache: Cache::new(models.len(), bytes),
+            models,
+            client,
+            fetches,
+        })
+    }
+
+    /// Answers the keys with rows, in the order asked (FRAMES.md, "resume").
+    pub async fn answer(&mut self, needs: &[Need]) -> Result<Vec<u8>, tokio_postgres::Error> {
+        let mut found = Vec::with_capacity(needs.len());
+        let mut missing: Vec<HashSet<Bytes>> = vec![HashSet::new(); self.models.len()];
+        for need in needs {
+            let row = self.cache.get(need.model, &need.key);
+            if row.is_none() {
+                missing[need.model].insert(need.key.clone());
+            }
+            found.push(row);
+        }
+        let mut fetched = Vec::new();
+        for (model, keys) in missing.iter().enumerate() {
+            fetched.push(match keys.is_empty() {
+                true => HashMap::new(),
+                false => self.fetch(model, keys).await?,
+            });
+        }
+        let mut frame = Vec::new();
+        for (need, row) in needs.iter().zip(&found) {
+            let row = match row {
+                Some(row) => row.as_deref(),
+                None => fetched[need.model].get(&need.key).map(|row| &**row),
+            };
+            write_row(&mut frame, &self.models[need.model], row);
+        }
+        for (model, (keys, rows)) in missing.into_iter().zip(&fetched).enumerate() {
+            for key in keys {
+                let row = rows.get(&key).cloned();
+                self.cache.put(model, key, row, 0);
+            }
+        }
+        Ok(frame)
+    }
+
+    /// Takes a change over, pinned until commit number `commit` (counted from 1) is known to have succeeded.
+    pub fn apply(&mut self, change: &Change, commit: u64) {
+        self.cache
+            .put(change.model, change.key.clone(), change.row.clone(), commit);
+    }
+
+    /// Forgets every row: what was computed but not committed must not be seen.
+    pub fn clear(&mut self) {
+        self.cache = Cache::new(self.models.len(), self.cache.bound * 2);
+    }
+
+    /// Commits up to number `commit` have succeeded: their rows may be evicted.
+    pub fn committed(&mut self, commit: u64) {
+        self.cache.committed = commit;
+    }
+
+    async fn fetch(
+        &self,
+        model: usize,
+        keys: &HashSet<Bytes>,
+    ) -> Result<HashMap<Bytes, Bytes>, tokio_postgres::Error> {
+        let declared = &self.models[model];
+        let mut arrays: Vec<ArrayParam> = declared
+            .key_columns()
+            .map(|column| ArrayParam::new(element_oid(column.kind)))
+            .collect();
+        for key in keys {
+            push_fields(&mut arrays, key).expect("keys were checked when they were decoded");
+        }
+        let arrays: Vec<_> = arrays.into_iter().map(ArrayParam::finish).collect();
+        let params: Vec<&(dyn ToSql + Sync)> = arrays.iter().map(|array| array as _).collect();
+        let mut rows = HashMap::with_capacity(keys.len());
+        for row in self.client.query(&self.fetches[model], &params).await? {
+            let mut fields: Vec<Field<'_>> = Vec::with_capacity(declared.columns.len());
+            let mut region = Vec::new();
+            for index in 0..declared.columns.len() {
+                let Raw(field) = row.try_get(index)?;
+                write_field(&mut region, field);
+                fields.push(field);
+            }
+            rows.insert(key_of(&fields, declared), region.into());
+        }
+        Ok(rows)
+    }
+}
+
+fn fetch_sql(schema: &str, model: &ReadModel) -> String {
+    let columns: Vec<_> = model
+        .columns
+        .iter()
+        .map(|column| format!("t.{}", quote(&column.name)))
+        .collect();
+    let arrays: Vec<_> = model
+        .key_columns()
+        .enumerate()
+        .map(|(n, column)| format!("${}::{}[]", n + 1, column.kind.sql()))
+        .collect();
+    let names: Vec<_> = (1..=model.key.len()).map(|n| format!("k{n}")).collect();
+    let matches: Vec<_> = model
+        .key_columns()
+        .zip(&names)
+        .map(|(column, name)| format!("t.{} = wanted.{name}", quote(&column.name)))
+        .collect();
+    format!(
+        "select {} from unnest({}) as wanted({}) join {}.{} t on {}",
+        columns.join(", "),
+        arrays.join(", "),
+        names.join(", "),
+        quote(schema),
+        quote(&model.name),
+        matches.join(" and ")
+    )
+}
+
+/// The type oid of a column's values as elements of an array parameter. Arrays themselves go another way.
+pub(super) fn element_oid(kind: ColumnType) -> u32 {
+    match kind {
+        ColumnType::Scalar(scalar) | ColumnType::Array(scalar) => scalar.oid(),
+    }
+}
+
+/// Two halves per read model: what was used lately, and what was used before. When the young half has grown to half the
+/// bound, the old half is dropped (pinned rows move on) and the young one takes its place: an approximation of
+/// least-recently-used that costs nothing per look-up.
+struct Cache {
+    young: Vec<HashMap<Bytes, Entry>>,
+    old: Vec<HashMap<Bytes, Entry>>,
+    young_bytes: usize,
+    bound: usize,
+    committed: u64,
+}
+
+struct Entry {
+    row: Option<Bytes>,
+    commit: u64,
+}
+
+/// What an entry costs besides its bytes: two counted allocations and the table's slot.
+const ENTRY_OVERHEAD: usize = 112;
+
+impl Cache {
+    fn new(models: usize, bytes: usize) -> Self {
+        let halves = || (0..models).map(|_| HashMap::new()).collect();
+        Self {
+            young: halves(),
+            old: halves(),
+            young_bytes: 0,
+            bound: bytes / 2,
+            committed: 0,
+        }
+    }
+
+    fn get(&mut self, model: usize, key: &[u8]) -> Option<Option<Bytes>> {
+        if let Some(entry) = self.young[model].get(key) {
+            return Some(entry.row.clone());
+        }
+        let (key, entry) = self.old[model].remove_entry(key)?;
+        let row = entry.row.clone();
+        self.insert(model, key, entry);
+        Some(row)
+    }
+
+    fn put(&mut self, model: usize, key: Bytes, row: Option<Bytes>, commit: u64) {
+        self.old[model].remove(&key);
+        self.insert(model, key, Entry { row, commit });
+    }
+
+    fn insert(&mut self, model: usize, key: Bytes, entry: Entry) {
+        let size = |key: &Bytes, entry: &Entry| {
+            key.len() + entry.row.as_ref().map_or(0, |row| row.len()) + ENTRY_OVERHEAD
+        };
+        self.young_bytes += size(&key, &entry);
+        if let Some(replaced) = self.young[model].insert(key.clone(), entry) {
+            self.young_bytes -= size(&key, &replaced);
+        }
+        if self.young_bytes > self.bound {
+            self.rotate();
+        }
+    }
+
+    fn rotate(&mut self) {
+        self.young_bytes = 0;
+        for (young, old) in self.young.iter_mut().zip(&mut self.old) {
+            std::mem::swap(young, old);
+            // `young` now holds the oldest rows: only those that are not yet committed stay.
+            let committed = self.committed;
+            young.retain(|_, entry| entry.commit > committed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: usize) -> Bytes {
+        n.to_be_bytes().as_slice().into()
+    }
+
+    #[test]
+    fn cache_stays_bounded_and_keeps_what_is_not_committed() {
+        let mut cache = Cache::new(1, 100 * (ENTRY_OVERHEAD + 16));
+        cache.put(0, key(0), Some(key(0)), 1);
+        for n in 1..10_000 {
+            cache.put(0, key(n), Some(key(n)), 0);
+            assert!(cache.young[0].len() + cache.old[0].len() <= 102);
+        }
+        assert_eq!(cache.get(0, &key(0)), Some(Some(key(0))), "pinned");
+        assert_eq!(cache.get(0, &key(1)), None, "evicted");
+        assert_eq!(cache.get(0, &key(9_999)), Some(Some(key(9_999))));
+        cache.committed = 1;
+        for n in 20_000..20_300 {
+            cache.put(0, key(n), None, 0);
+        }
+        assert_eq!(cache.get(0, &key(0)), None, "committed, so evicted");
+    }
+}

@@ -1,0 +1,321 @@
+//! Composes everything; starts and stops the services.
+
+mod readable;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::api::admin::Admin;
+use crate::api::health::{Health, Stage};
+use crate::api::read::Reader;
+use crate::api::streams::Streams;
+use crate::api::{Front, Rooms, server};
+use crate::config::Config;
+use crate::db::{Database, describe, describe_pool, is_infrastructure};
+use crate::deploy::Deployer;
+use crate::deploy::watch::Watcher;
+use crate::host::Host;
+use crate::migrate::{self, MigrateError};
+use crate::ownership::{Activity, Node, Ownership};
+use crate::progress::Progress;
+use crate::query;
+use crate::registry::Registry;
+use crate::shutdown::Shutdown;
+use crate::sources::Sources;
+use crate::store::Store;
+
+/// How long services may take to finish what is in flight once the end was asked for.
+const GRACE: Duration = Duration::from_secs(20);
+/// The longest pause between two attempts to reach the database at the start.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why the engine does not run. The text names the cause and the fix.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address}: {source}{}", bind_hint(.address, .source))]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The database's address is of no use.
+    #[error("database.url: {0}")]
+    Database(#[from] crate::db::Error),
+    /// The database refuses us.
+    #[error("the database cannot be used: {0}")]
+    Refused(String),
+    /// The schema cannot be brought up to date.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// Plugins cannot be run on this machine.
+    #[error("plugins cannot be run: {0}")]
+    Host(String),
+    /// Something that never ends has ended.
+    #[error("service {0} ended unexpectedly; the log says more")]
+    Service(String),
+}
+
+fn bind_hint(address: &SocketAddr, source: &std::io::Error) -> String {
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => format!(
+            ": another process, maybe another gobo, uses port {port}. End it, or choose another port with listen = \"{ip}:{other}\" \
+             (GOBO_LISTEN, --listen); port 0 takes a free one",
+            port = address.port(),
+            ip = address.ip(),
+            other = address.port().checked_add(1).unwrap_or(7171),
+        ),
+        _ => String::new(),
+    }
+}
+
+/// Takes the address that HTTP will be served on.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Bind { address, source })
+}
+
+/// Runs the engine until shutdown. Says `listening on http://ADDRESS` on standard output when it is ready.
+pub async fn serve(
+    config: Config,
+    listener: TcpListener,
+    mut shutdown: Shutdown,
+) -> Result<(), ServeError> {
+    let address = listener.local_addr();
+    let config = Arc::new(config);
+    let database = Database::new(&config.database.url)?;
+    let control = database.pool("control", config.database.control_connections, &[]);
+    let health = Arc::new(Health::new(control.clone()));
+    let front = Front::new(&config, health.clone());
+    let server: JoinHandle<()> = tokio::spawn(server::serve(
+        listener,
+        front.router(),
+        config.api.max_connections,
+        shutdown.clone(),
+    ));
+    let for_services = shutdown.clone();
+    let starting = start(&config, &database, control, &health, &front, &for_services);
+    let mut services = tokio::select! {
+        () = shutdown.requested() => JoinSet::new(),
+        started = starting => {
+            let services = started?;
+            health.reached(Stage::Running);
+            if let Ok(address) = address {
+                println!("listening on http://{address}");
+            }
+            services
+        }
+    };
+    let ended = tokio::select! {
+        // In this order: at the end, services end.
+        biased;
+        () = shutdown.requested() => None,
+        Some(ended) = services.join_next() => Some(ended),
+    };
+    // At the shutdown, services end as they should, some of them before this is looked at.
+    if let Some(ended) = ended.filter(|_| !shutdown.is_requested()) {
+        // Nothing is lost by ending: whoever supervises the process starts it again, and it goes on from the checkpoints.
+        let name = ended.unwrap_or_else(|error| format!("({error})"));
+        return Err(ServeError::Service(name));
+    }
+    health.reached(Stage::Stopping);
+    tracing::info!("stopping");
+    let finishing = async { while services.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, finishing).await.is_err() {
+        tracing::warn!(
+            "some services did not end in time; their work goes on from the last commit"
+        );
+    }
+    // Ends by itself, in bounded time.
+    let _ = server.await;
+    Ok(())
+}
+
+/// Brings everything up, in the order in which one thing needs the other. Services give their name when they end.
+async fn start(
+    config: &Arc<Config>,
+    database: &Database,
+    control: Pool,
+    health: &Health,
+    front: &Front,
+    shutdown: &Shutdown,
+) -> Result<JoinSet<String>, ServeError> {
+    migrate_when_there(database).await?;
+    health.reached(Stage::Loading);
+    let host = Host::new(config.plugin_limits(), config.cache_dir()).map_err(ServeError::Host)?;
+    let sources = Sources::start(database, config);
+    let registry = Arc::new(Registry::new(control.clone(), host));
+    while let Err(error) = registry.refresh().await {
+        let error = describe_pool(&error);
+        tracing::warn!(error, "what is deployed cannot be read yet");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let deployer = Arc::new(Deployer::new(
+        control.clone(),
+        registry.clone(),
+        config.clone(),
+    ));
+    let (progress, activity) = (Progress::new(), Activity::default());
+    let mut services = JoinSet::new();
+    let (models, refresh) = (watch::Sender::default(), Arc::new(Notify::new()));
+    let catalog = query::catalog::Catalog::new(models.subscribe(), refresh.clone());
+    readable::publish(&registry, &sources, &models);
+    {
+        let (registry, sources, shutdown) = (registry.clone(), sources.clone(), shutdown.clone());
+        services.spawn(async move {
+            readable::run(registry, sources, models, refresh, shutdown).await;
+            "read models".to_owned()
+        });
+    }
+    {
+        let (registry, database, shutdown) = (registry.clone(), database.clone(), shutdown.clone());
+        services.spawn(async move {
+            registry.run(database, shutdown).await;
+            "registry".to_owned()
+        });
+    }
+    if let Some(folder) = &config.plugins.watch {
+        let watcher = Watcher::new(folder.clone(), deployer.clone(), control.clone());
+        let shutdown = shutdown.clone();
+        services.spawn(async move {
+            watcher.run(shutdown).await;
+            "watched folder".to_owned()
+        });
+    }
+    {
+        let ownership = ownership(config, database, &sources, &progress, &activity);
+        let (catalog, shutdown) = (registry.catalog(), shutdown.clone());
+        services.spawn(async move {
+            ownership.run(catalog, shutdown).await;
+            "ownership".to_owned()
+        });
+    }
+    let readers = database.pool(
+        "reader",
+        config.database.api_connections,
+        &[
+            ("default_transaction_read_only", "on"),
+            (
+                "statement_timeout",
+                &config.api.statement_timeout_ms.to_string(),
+            ),
+        ],
+    );
+    let writers = database.pool("store", config.database.api_connections, &[]);
+    front.open(crate::api::router(
+        config,
+        Rooms {
+            admin: Admin {
+                pool: control,
+                registry,
+                deployer,
+                sources: sources.clone(),
+                activity,
+                module_bytes: config.limits.module_bytes,
+            },
+            streams: Streams {
+                store: Store::new(writers),
+                safe: sources.own_safe_head(),
+                body_limit: config.api.max_body_bytes,
+            },
+            reader: Reader::new(
+                readers,
+                catalog,
+                progress,
+                query_limits(config),
+                incarnation(database).await,
+            ),
+        },
+    ));
+    Ok(services)
+}
+
+fn ownership(
+    config: &Config,
+    database: &Database,
+    sources: &Sources,
+    progress: &Progress,
+    activity: &Activity,
+) -> Ownership {
+    let special = config.projections.keys();
+    Ownership {
+        db: database.clone(),
+        node: Node::of_this_process(),
+        lease: Duration::from_secs(config.engine.lease_seconds),
+        sources: sources.by_name(),
+        settings: config.loop_settings(None),
+        special: special
+            .map(|name| (name.clone(), config.loop_settings(Some(name))))
+            .collect(),
+        progress: progress.clone(),
+        activity: activity.clone(),
+    }
+}
+
+fn query_limits(config: &Config) -> query::Limits {
+    let wait = Duration::from_millis(config.api.max_wait_ms);
+    let defaults = query::Limits::default();
+    query::Limits {
+        rows: config.api.max_rows as u64,
+        wait,
+        default_wait: defaults.default_wait.min(wait),
+        ..defaults
+    }
+}
+
+/// Waits for the database, then brings its schema up to date. Fails when waiting would not help.
+async fn migrate_when_there(database: &Database) -> Result<(), ServeError> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let why =
+            match database.connect("migrate", &[]).await {
+                Ok(mut client) => match migrate::migrate(&mut client).await {
+                    Ok(()) => return Ok(()),
+                    Err(
+                        MigrateError::Database(error) | MigrateError::Step { source: error, .. },
+                    ) if is_infrastructure(&error) => describe(&error),
+                    Err(error) => return Err(error.into()),
+                },
+                Err(error) if is_infrastructure(&error) => describe(&error),
+                Err(error) => return Err(ServeError::Refused(describe(&error))),
+            };
+        tracing::warn!(
+            database = database.name(),
+            why,
+            "waiting for the database; trying again"
+        );
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// What changes when the database's history does: another server, or one that was restored or failed over.
+async fn incarnation(database: &Database) -> String {
+    let asked = async {
+        let client = database.connect("control", &[]).await?;
+        client
+            .query_one(
+                "select (select system_identifier from pg_control_system())::text || '-' || \
+                        (select timeline_id from pg_control_checkpoint())::text",
+                &[],
+            )
+            .await
+    };
+    match asked.await {
+        Ok(row) => row.get(0),
+        Err(error) => {
+            // Some hosted servers do not tell. Then every start counts as a new history, which only costs caches.
+            let error = describe(&error);
+            tracing::debug!(error, "the server does not tell its identity");
+            uuid::Uuid::new_v4().simple().to_string()
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The configured sources, started, and what the readers of read models want to know of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, watch};
+
+use crate::config::{Config, OWN_SOURCE};
+use crate::db::Database;
+use crate::event::{Position, now_micros};
+use crate::query::catalog::{Away, Head, Upstream};
+use crate::source::{Polling, Reader, Source};
+
+/// Every source of the configuration by name. Clones are the same.
+#[derive(Clone)]
+pub struct Sources {
+    started: Arc<HashMap<String, Started>>,
+}
+
+struct Started {
+    source: Source,
+    upstream: Upstream,
+}
+
+impl Sources {
+    /// Starts looking at every source. What is wrong with one shows in its head and harms no other.
+    pub fn start(database: &Database, config: &Config) -> Self {
+        let started = config.all_sources().into_iter().map(|(name, settings)| {
+            let source = Source::start(database.clone(), &name, settings, Polling::default());
+            let upstream = upstream(&source);
+            (name, Started { source, upstream })
+        });
+        Self {
+            started: Arc::new(started.collect()),
+        }
+    }
+
+    /// The source called `name`, if it is configured.
+    pub fn get(&self, name: &str) -> Option<&Source> {
+        self.started.get(name).map(|started| &started.source)
+    }
+
+    /// All of them by name.
+    pub fn by_name(&self) -> HashMap<String, Source> {
+        let started = self.started.iter();
+        started
+            .map(|(name, started)| (name.clone(), started.source.clone()))
+            .collect()
+    }
+
+    /// What readers know of the source called `name`.
+    pub fn upstream(&self, name: &str) -> Option<&Upstream> {
+        self.started.get(name).map(|started| &started.upstream)
+    }
+
+    /// Up to where Gobo's own store (or what is configured under its name) has settled.
+    pub fn own_safe_head(&self) -> watch::Receiver<Position> {
+        let (sender, receiver) = watch::channel(0);
+        if let Some(own) = self.get(OWN_SOURCE) {
+            let mut heads = own.safe_head();
+            tokio::spawn(async move {
+                loop {
+                    let position = heads.borrow_and_update().position;
+                    sender.send_if_modified(|old| std::mem::replace(old, position) != position);
+                    tokio::select! {
+                        changed = heads.changed() => if changed.is_err() { return },
+                        () = sender.closed() => return,
+                    }
+                }
+            });
+        }
+        receiver
+    }
+}
+
+fn upstream(source: &Source) -> Upstream {
+    let mut heads = source.safe_head();
+    let (sender, head) = watch::channel(Head::default());
+    tokio::spawn(async move {
+        loop {
+            let found = {
+                let found = heads.borrow_and_update();
+                Head {
+                    safe: found.position,
+                    head: found.head,
+                }
+            };
+            sender.send_if_modified(|old| std::mem::replace(old, found) != found);
+            tokio::select! {
+                changed = heads.changed() => if changed.is_err() { return },
+                () = sender.closed() => return,
+            }
+        }
+    });
+    // One for all who ask, made when first asked: it holds a session when the answer is not in memory.
+    let reader: Arc<Mutex<Option<Reader>>> = Arc::default();
+    let (asked, poked) = (source.clone(), source.clone());
+    Upstream {
+        head,
+        age_after: Arc::new(move |position| {
+            let (reader, source) = (reader.clone(), asked.clone());
+            Box::pin(async move {
+                let mut reader = reader.lock().await;
+                let reader = reader.get_or_insert_with(|| source.reader());
+                let stored = reader.oldest_after(position).await.map_err(Away::from)?;
+                Ok(stored
+                    .map(|at| Duration::from_micros(u64::try_from(now_micros() - at).unwrap_or(0))))
+            })
+        }),
+        poke: Arc::new(move || poked.poke()),
+    }
+}

@@ -1,0 +1,7 @@
+//! Reading read models over HTTP.
+
+mod bench;
+mod filters;
+mod freshness;
+mod pages;
+mod rows;

@@ -1,0 +1,111 @@
+//! Read models: typed rows, and how a projection names the ones it owns.
+
+use crate::Result;
+use crate::column::{ColumnType, display};
+use crate::frame::FrameReader;
+
+/// A row of a table that the projection owns. `#[derive(ReadModel)]` implements it for a struct.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a read model",
+    label = "add `#[derive(ReadModel, Clone)]` to this struct, or name the read models as a tuple"
+)]
+pub trait ReadModel: Clone + 'static {
+    /// The type of the key: that of the `#[key]` field, a tuple when there are several.
+    type Key;
+
+    /// Name, columns, key and indexes.
+    const TABLE: Table;
+
+    /// Appends every column's field.
+    fn write(&self, out: &mut Vec<u8>);
+
+    /// Appends the key's fields.
+    fn write_key(&self, out: &mut Vec<u8>);
+
+    /// Reads every column's field.
+    fn read(frame: &mut FrameReader<'_>) -> Result<Self>;
+
+    /// Refuses a row that PostgreSQL could not store.
+    fn check(&self) -> Result;
+}
+
+/// The shape of a read model.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// The name of table and view.
+    pub name: &'static str,
+    /// What the rows are, from the struct's doc comment.
+    pub comment: &'static str,
+    /// Whether a row is touched by the events of one stream only.
+    pub per_stream: bool,
+    /// The columns, in the order of the struct's fields.
+    pub columns: &'static [ColumnInfo],
+    /// The key's columns, as places in `columns`.
+    pub key: &'static [usize],
+    /// Secondary indexes, each the names of its columns.
+    pub indexes: &'static [&'static [&'static str]],
+}
+
+/// The shape of a column.
+#[derive(Clone, Copy, Debug)]
+pub struct ColumnInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds, from the field's doc comment.
+    pub comment: &'static str,
+    /// Its PostgreSQL type.
+    pub column: ColumnType,
+    /// Whether it may be NULL.
+    pub nullable: bool,
+}
+
+impl Table {
+    /// A key's fields for a message: `order_id = "o-1"`.
+    pub(crate) fn show_key(&self, key: &[u8]) -> String {
+        let mut fields = FrameReader::new(key);
+        let parts = self.key.iter().map(|place| {
+            let column = &self.columns[*place];
+            let value = fields
+                .field()
+                .map_or_else(|_| "?".to_owned(), |field| display(column.column, field));
+            format!("{} = {value}", column.name)
+        });
+        parts.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The read models of a projection: one of them, or a tuple.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a list of read models",
+    label = "one struct with `#[derive(ReadModel)]`, or a tuple of them"
+)]
+pub trait ReadModels {
+    /// Shows each of them to a visitor, in order.
+    fn visit(visitor: &mut impl Visit);
+}
+
+/// Looks at every read model of a projection.
+pub trait Visit {
+    /// One read model.
+    fn read_model<R: ReadModel>(&mut self);
+}
+
+impl<R: ReadModel> ReadModels for R {
+    fn visit(visitor: &mut impl Visit) {
+        visitor.read_model::<R>();
+    }
+}
+
+macro_rules! tuples {
+    ($($first:ident $($rest:ident)*)?) => {$(
+        impl<$first: ReadModel, $($rest: ReadModel),*> ReadModels for ($first, $($rest,)*) {
+            fn visit(visitor: &mut impl Visit) {
+                visitor.read_model::<$first>();
+                $(visitor.read_model::<$rest>();)*
+            }
+        }
+        tuples!($($rest)*);
+    )?};
+}
+
+tuples!(A B C D E F G H I J K L);

@@ -1,0 +1,77 @@
+//! Starting: what is wrong is said at once, with the fix.
+
+use std::net::TcpListener;
+
+use gobo_tests::{Database, Gobo};
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_the_fix() {
+    let database = Database::create().await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let config = format!("listen = \"127.0.0.1:{port}\"\n[database]\nurl = {:?}\n", database.url());
+    let refusal = Gobo::try_serve(&config).unwrap_err();
+    assert_eq!(refusal.code, 2, "{}", refusal.log);
+    for words in [format!("uses port {port}"), "choose another port".into()] {
+        assert!(refusal.log.contains(&words), "{words:?} is missing in {}", refusal.log);
+    }
+}
+
+#[tokio::test]
+async fn a_typing_error_in_the_configuration_is_named_with_its_line() {
+    let database = Database::create().await;
+    let config = format!("[database]\nurl = {:?}\n\n[limits]\nbatch_tme_ms = 1\n", database.url());
+    let refusal = Gobo::try_serve(&config).unwrap_err();
+    assert_eq!(refusal.code, 2, "{}", refusal.log);
+    for words in ["gobo.toml", "line 5", "batch_tme_ms", "Did you mean `batch_time_ms`?"] {
+        assert!(refusal.log.contains(words), "{words:?} is missing in {}", refusal.log);
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_others_can_reach_is_refused() {
+    let config = "listen = \"0.0.0.0:0\"\n[database]\nurl = \"postgresql:///nowhere\"\n";
+    let refusal = Gobo::try_serve(config).unwrap_err();
+    assert_eq!(refusal.code, 2);
+    assert!(refusal.log.contains("access control"), "{}", refusal.log);
+}
+
+#[tokio::test]
+async fn a_foreign_host_or_origin_is_refused() {
+    let database = Database::create().await;
+    let gobo = Gobo::start(database.url(), "");
+    for (header, value, status) in [
+        ("host", "example.org", 421),
+        ("host", "localhost:80", 200),
+        ("origin", "https://example.org", 403),
+        ("origin", "http://localhost:3000", 200),
+    ] {
+        let answer = gobo.request("GET", "/admin/projections", &[(header, value)], &[]);
+        assert_eq!(answer.status, status, "{header}: {value}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_problems() {
+    let database = Database::create().await;
+    let gobo = Gobo::start(database.url(), "");
+    for (method, path, status, code) in [
+        ("GET", "/nowhere", 404, "no_such_path"),
+        ("DELETE", "/admin/projections", 405, "method_not_allowed"),
+        ("GET", "/admin/projections/none", 404, "no_such_projection"),
+        ("GET", "/admin/projections/none/logs", 404, "no_such_projection"),
+        ("POST", "/admin/projections/none/restart", 404, "no_such_projection"),
+    ] {
+        let answer = gobo.request(method, path, &[], &[]).expect(status);
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert_eq!(answer.json()["code"], code, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn the_engine_ends_in_good_order_when_it_is_asked_to() {
+    let database = Database::create().await;
+    let mut gobo = Gobo::start(database.url(), "");
+    gobo.get("/health/ready").expect(200);
+    assert_eq!(gobo.terminate(), 0, "{}", gobo.log());
+}

@@ -1,0 +1,122 @@
+//! Builds the engine and the guests with cargo, and says where the results are. Cargo's own lock
+//! keeps several callers from building at the same time.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+/// The target of every plugin.
+pub const TARGET: &str = "wasm32-unknown-unknown";
+
+/// The workspace's root folder.
+pub fn workspace() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// The cargo that runs this, else the one on PATH.
+pub fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// Builds `gobo` and returns its path.
+pub fn engine() -> Result<PathBuf> {
+    let messages = messages(&[
+        "build",
+        "--package",
+        "gobo",
+        "--bin",
+        "gobo",
+        "--message-format=json-render-diagnostics",
+    ])?;
+    let built = messages
+        .iter()
+        .filter_map(|message| message["executable"].as_str())
+        .next_back();
+    built
+        .map(PathBuf::from)
+        .context("cargo did not say where it put `gobo`")
+}
+
+/// Builds these packages as WebAssembly modules and returns their paths by package name, with
+/// underscores for hyphens.
+pub fn guests(packages: &[String]) -> Result<BTreeMap<String, PathBuf>> {
+    let mut arguments = vec![
+        "build",
+        "--target",
+        TARGET,
+        "--profile",
+        "plugin",
+        "--message-format=json-render-diagnostics",
+    ];
+    for package in packages {
+        arguments.extend(["--package", package]);
+    }
+    let mut modules = BTreeMap::new();
+    if packages.is_empty() {
+        return Ok(modules);
+    }
+    for message in messages(&arguments)? {
+        let files = message["filenames"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
+        for module in files.filter(|file| file.ends_with(".wasm")) {
+            let name = message["target"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .replace('-', "_");
+            modules.insert(name, PathBuf::from(module));
+        }
+    }
+    Ok(modules)
+}
+
+/// Every package of the workspace that is built as a module: plugins, examples, the tests' guests.
+pub fn guest_packages() -> Result<Vec<String>> {
+    let metadata = messages(&["metadata", "--no-deps", "--format-version", "1"])?;
+    let packages = metadata
+        .first()
+        .and_then(|all| all["packages"].as_array())
+        .context("cargo metadata is empty")?;
+    let is_module = |package: &Value| {
+        let targets = package["targets"].as_array().into_iter().flatten();
+        targets
+            .flat_map(|target| target["crate_types"].as_array())
+            .flatten()
+            .any(|kind| kind == "cdylib")
+    };
+    let guests = packages.iter().filter(|package| is_module(package));
+    Ok(guests
+        .filter_map(|package| package["name"].as_str())
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Runs cargo in the workspace, its progress and errors shown, and returns the JSON lines that it prints.
+fn messages(arguments: &[&str]) -> Result<Vec<Value>> {
+    let output = Command::new(cargo())
+        .args(arguments)
+        .current_dir(workspace())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("could not run cargo")?;
+    if !output.status.success() {
+        bail!(
+            "`cargo {}` failed ({}); its messages are above",
+            arguments.join(" "),
+            output.status
+        );
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect())
+}
