@@ -1,6 +1,6 @@
 //! A small market for tests: orders, matches and trades, the same for the same numbers, appended through SQL.
 
-use gobo_tests::database::Database;
+use gobo_tests::Database;
 use serde_json::Value;
 
 /// Appends events number `first` to `first + count - 1` of the market, each in a transaction of its own.

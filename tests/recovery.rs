@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use gobo_tests::database::Database;
-use gobo_tests::engine::Gobo;
-use gobo_tests::wait::wait_for;
+use gobo_tests::{Database, Gobo, wait_for};
 
 use crate::orders::{checkpoint, copy_of_events, feed, head, rows};
 

@@ -55,7 +55,9 @@ impl Module {
         let mut wasm = self.core();
         let mut resolve = Resolve::default();
         let package = resolve.push_str("projection.wit", &self.contract).unwrap();
-        let world = resolve.select_world(&[package], Some("projection")).unwrap();
+        let world = resolve
+            .select_world(&[package], Some("projection"))
+            .unwrap();
         wit_component::embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8)
             .unwrap();
         wasm
@@ -64,8 +66,16 @@ impl Module {
     /// The bytes without the section that says which contract is implemented.
     pub(super) fn core(&self) -> Vec<u8> {
         let descriptor = self.descriptor.to_string();
-        let escaped: String = descriptor.bytes().map(|byte| format!("\\{byte:02x}")).collect();
-        let Self { imports, begin, build, .. } = self;
+        let escaped: String = descriptor
+            .bytes()
+            .map(|byte| format!("\\{byte:02x}"))
+            .collect();
+        let Self {
+            imports,
+            begin,
+            build,
+            ..
+        } = self;
         // At 16: where the descriptor is and how long. At 32: ok(done(nothing)).
         wat::parse_str(format!(
             r#"(module

@@ -60,10 +60,7 @@ pub fn router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-async fn deploy(
-    State(admin): State<Admin>,
-    body: Body,
-) -> Result<Response, Problem> {
+async fn deploy(State(admin): State<Admin>, body: Body) -> Result<Response, Problem> {
     deploy_bytes(&admin, None, body).await
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gobo::query::Limits;
 use gobo::query::catalog::Head;
 
-use crate::bench::{Bench, beside, model};
+use super::bench::{Bench, beside, model};
 
 async fn orders() -> Bench {
     let bench = Bench::new().await;
