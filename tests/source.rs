@@ -136,6 +136,33 @@ async fn a_fresh_sequence_has_drawn_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_own_store_is_a_source_without_any_configuration() {
+    let database = Database::create().await;
+    let mut session = database.connect().await;
+    gobo::migrate::migrate(&mut session).await.unwrap();
+    let source = start(&database, SourceConfig::default());
+    is_safe(&source, 0).await;
+    let append =
+        r#"select gobo.append('s', '[{"type": "T", "data": {}}, {"type": "U", "data": 1}]')"#;
+    // An append that is under way holds back one that overtook it.
+    let under_way = open(&database, &append.replace("'s'", "'t'")).await;
+    database.execute(append).await;
+    assert_eq!(safe_once_drawn(&source, 4).await, 0);
+    under_way.batch_execute("commit").await.unwrap();
+    is_safe(&source, 4).await;
+    let mut reader = source.reader();
+    let types = ["U".to_owned()];
+    let batch = reader.next_batch(0, Some(&types), ALL).await.unwrap();
+    assert_eq!((positions(&batch), batch.through), (vec![2, 4], 4));
+    assert_eq!((batch.stream_id(0), batch.stream_id(1)), ("t", "s"));
+    let narrow = SourceConfig {
+        fence: Fence::Table,
+        ..SourceConfig::default()
+    };
+    is_safe(&start(&database, narrow), 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_open_writer_holds_back_its_events_and_not_those_before_its_first() {
     let (database, source) = events().await;
     is_safe(&source, 0).await;
@@ -170,6 +197,11 @@ async fn a_source_that_starts_beside_an_open_writer_goes_on_from_a_verified_chec
     let id = event_id(&database, 2).await;
     let mut reader = source.reader();
     reader.verify_resume(2, Some((2, id))).await.unwrap();
+    let below = Limits {
+        upto: Some(2),
+        ..ALL
+    };
+    assert_eq!(read_all(&mut reader, 0, None, below).await, (vec![2], 2));
     source.wait_past(2).await.unwrap();
     is_safe(&source, 3).await;
     assert_eq!(read_all(&mut reader, 2, None, ALL).await, (vec![3], 3));

@@ -64,17 +64,15 @@ impl Reader {
     ) -> Result<Batch, SourceError> {
         let head = self.head().await?;
         let upto = limits.upto.unwrap_or(Position::MAX);
+        let safe = head.position.max(self.source.verified(head.epoch));
         let near = self.source.ring().since(after);
-        if let Some((batches, through)) = near {
-            return Ok(ring::select(
-                &batches,
-                after,
-                through.min(upto),
-                types,
-                &limits,
-            ));
+        if let Some((batches, through)) = near
+            && through >= safe.min(upto)
+        {
+            let through = through.min(upto);
+            return Ok(ring::select(&batches, after, through, types, &limits));
         }
-        let through = head.position.min(upto).min(after.saturating_add(SPAN));
+        let through = safe.min(upto).min(after.saturating_add(SPAN));
         if through <= after {
             return Ok(Batch::empty(after));
         }
