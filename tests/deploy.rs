@@ -1,6 +1,7 @@
 //! Deploying: what is accepted becomes tables, views and a running projection; what is refused changes nothing.
 
 mod module;
+mod operate;
 mod refused;
 mod start;
 mod watched;

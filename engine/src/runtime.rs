@@ -102,7 +102,7 @@ pub async fn serve(
         shutdown.clone(),
     ));
     let for_services = shutdown.clone();
-    let starting = start(&config, &database, control, &health, &front, &for_services);
+    let starting = start(config, database, control, &health, &front, &for_services);
     let mut services = tokio::select! {
         () = shutdown.requested() => JoinSet::new(),
         started = starting => {
@@ -115,149 +115,164 @@ pub async fn serve(
         }
     };
     let ended = tokio::select! {
-        // In this order: at the end, services end.
-        biased;
         () = shutdown.requested() => None,
         Some(ended) = services.join_next() => Some(ended),
     };
     // At the shutdown, services end as they should, some of them before this is looked at.
     if let Some(ended) = ended.filter(|_| !shutdown.is_requested()) {
         // Nothing is lost by ending: whoever supervises the process starts it again, and it goes on from the checkpoints.
-        let name = ended.unwrap_or_else(|error| format!("({error})"));
+        let name = ended.map_or_else(|error| format!("({error})"), str::to_owned);
         return Err(ServeError::Service(name));
     }
     health.reached(Stage::Stopping);
     tracing::info!("stopping");
     let finishing = async { while services.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, finishing).await.is_err() {
-        tracing::warn!(
-            "some services did not end in time; their work goes on from the last commit"
-        );
+        tracing::warn!("some services did not end in time; their work goes on from the last commit");
     }
     // Ends by itself, in bounded time.
     let _ = server.await;
     Ok(())
 }
 
+/// What everything else is made from.
+struct Parts {
+    config: Arc<Config>,
+    database: Database,
+    control: Pool,
+    sources: Sources,
+    registry: Arc<Registry>,
+    deployer: Arc<Deployer>,
+    progress: Progress,
+    activity: Activity,
+}
+
 /// Brings everything up, in the order in which one thing needs the other. Services give their name when they end.
 async fn start(
-    config: &Arc<Config>,
-    database: &Database,
+    config: Arc<Config>,
+    database: Database,
     control: Pool,
     health: &Health,
     front: &Front,
     shutdown: &Shutdown,
-) -> Result<JoinSet<String>, ServeError> {
-    migrate_when_there(database).await?;
+) -> Result<JoinSet<&'static str>, ServeError> {
+    migrate_when_there(&database).await?;
     health.reached(Stage::Loading);
     let host = Host::new(config.plugin_limits(), config.cache_dir()).map_err(ServeError::Host)?;
-    let sources = Sources::start(database, config);
     let registry = Arc::new(Registry::new(control.clone(), host));
     while let Err(error) = registry.refresh().await {
         let error = describe_pool(&error);
         tracing::warn!(error, "what is deployed cannot be read yet");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    let deployer = Arc::new(Deployer::new(
-        control.clone(),
-        registry.clone(),
-        config.clone(),
-    ));
-    let (progress, activity) = (Progress::new(), Activity::default());
-    let mut services = JoinSet::new();
-    let (models, refresh) = (watch::Sender::default(), Arc::new(Notify::new()));
-    let catalog = query::catalog::Catalog::new(models.subscribe(), refresh.clone());
-    readable::publish(&registry, &sources, &models);
-    {
-        let (registry, sources, shutdown) = (registry.clone(), sources.clone(), shutdown.clone());
-        services.spawn(async move {
-            readable::run(registry, sources, models, refresh, shutdown).await;
-            "read models".to_owned()
-        });
-    }
-    {
-        let (registry, database, shutdown) = (registry.clone(), database.clone(), shutdown.clone());
-        services.spawn(async move {
-            registry.run(database, shutdown).await;
-            "registry".to_owned()
-        });
-    }
-    if let Some(folder) = &config.plugins.watch {
-        let watcher = Watcher::new(folder.clone(), deployer.clone(), control.clone());
-        let shutdown = shutdown.clone();
-        services.spawn(async move {
-            watcher.run(shutdown).await;
-            "watched folder".to_owned()
-        });
-    }
-    {
-        let ownership = ownership(config, database, &sources, &progress, &activity);
-        let (catalog, shutdown) = (registry.catalog(), shutdown.clone());
-        services.spawn(async move {
-            ownership.run(catalog, shutdown).await;
-            "ownership".to_owned()
-        });
-    }
-    let readers = database.pool(
-        "reader",
-        config.database.api_connections,
-        &[
-            ("default_transaction_read_only", "on"),
-            (
-                "statement_timeout",
-                &config.api.statement_timeout_ms.to_string(),
-            ),
-        ],
-    );
-    let writers = database.pool("store", config.database.api_connections, &[]);
-    front.open(crate::api::router(
+    let parts = Parts {
+        sources: Sources::start(&database, &config),
+        deployer: Arc::new(Deployer::new(
+            control.clone(),
+            registry.clone(),
+            config.clone(),
+        )),
+        progress: Progress::new(),
+        activity: Activity::default(),
         config,
+        database,
+        control,
+        registry,
+    };
+    let mut services = JoinSet::new();
+    let readable = parts.start_services(&mut services, shutdown);
+    let rooms = parts.rooms(readable).await;
+    front.open(crate::api::router(&parts.config, rooms));
+    Ok(services)
+}
+
+impl Parts {
+    /// Starts what runs in the background, and gives the read models as they are published.
+    fn start_services(
+        &self,
+        services: &mut JoinSet<&'static str>,
+        shutdown: &Shutdown,
+    ) -> query::catalog::Catalog {
+        let (models, refresh) = (watch::Sender::default(), Arc::new(Notify::new()));
+        let catalog = query::catalog::Catalog::new(models.subscribe(), refresh.clone());
+        readable::publish(&self.registry, &self.sources, &models);
+        let publishing = readable::run(
+            self.registry.clone(),
+            self.sources.clone(),
+            models,
+            refresh,
+            shutdown.clone(),
+        );
+        services.spawn(named("read models", publishing));
+        let (registry, database, until) =
+            (self.registry.clone(), self.database.clone(), shutdown.clone());
+        services.spawn(named("registry", async move {
+            registry.run(database, until).await;
+        }));
+        if let Some(folder) = self.config.plugins.watch.clone() {
+            let watcher = Watcher::new(folder, self.deployer.clone(), self.control.clone());
+            services.spawn(named("watched folder", watcher.run(shutdown.clone())));
+        }
+        let running = self.ownership().run(self.registry.catalog(), shutdown.clone());
+        services.spawn(named("ownership", running));
+        catalog
+    }
+
+    async fn rooms(&self, readable: query::catalog::Catalog) -> Rooms {
+        let Self { config, database, .. } = self;
+        let connections = config.database.api_connections;
+        let timeout = config.api.statement_timeout_ms.to_string();
+        let settings = [
+            ("default_transaction_read_only", "on"),
+            ("statement_timeout", timeout.as_str()),
+        ];
+        let readers = database.pool("reader", connections, &settings);
+        let writers = database.pool("store", connections, &[]);
         Rooms {
             admin: Admin {
-                pool: control,
-                registry,
-                deployer,
-                sources: sources.clone(),
-                activity,
+                pool: self.control.clone(),
+                registry: self.registry.clone(),
+                deployer: self.deployer.clone(),
+                sources: self.sources.clone(),
+                activity: self.activity.clone(),
                 module_bytes: config.limits.module_bytes,
             },
             streams: Streams {
                 store: Store::new(writers),
-                safe: sources.own_safe_head(),
+                safe: self.sources.own_safe_head(),
                 body_limit: config.api.max_body_bytes,
             },
             reader: Reader::new(
                 readers,
-                catalog,
-                progress,
+                readable,
+                self.progress.clone(),
                 query_limits(config),
                 incarnation(database).await,
             ),
-        },
-    ));
-    Ok(services)
+        }
+    }
+
+    fn ownership(&self) -> Ownership {
+        let config = &self.config;
+        let special = config.projections.keys();
+        Ownership {
+            db: self.database.clone(),
+            node: Node::of_this_process(),
+            lease: Duration::from_secs(config.engine.lease_seconds),
+            sources: self.sources.by_name(),
+            settings: config.loop_settings(None),
+            special: special
+                .map(|name| (name.clone(), config.loop_settings(Some(name))))
+                .collect(),
+            progress: self.progress.clone(),
+            activity: self.activity.clone(),
+        }
+    }
 }
 
-fn ownership(
-    config: &Config,
-    database: &Database,
-    sources: &Sources,
-    progress: &Progress,
-    activity: &Activity,
-) -> Ownership {
-    let special = config.projections.keys();
-    Ownership {
-        db: database.clone(),
-        node: Node::of_this_process(),
-        lease: Duration::from_secs(config.engine.lease_seconds),
-        sources: sources.by_name(),
-        settings: config.loop_settings(None),
-        special: special
-            .map(|name| (name.clone(), config.loop_settings(Some(name))))
-            .collect(),
-        progress: progress.clone(),
-        activity: activity.clone(),
-    }
+async fn named(name: &'static str, service: impl Future<Output = ()>) -> &'static str {
+    service.await;
+    name
 }
 
 fn query_limits(config: &Config) -> query::Limits {
@@ -275,18 +290,17 @@ fn query_limits(config: &Config) -> query::Limits {
 async fn migrate_when_there(database: &Database) -> Result<(), ServeError> {
     let mut pause = Duration::from_millis(100);
     loop {
-        let why =
-            match database.connect("migrate", &[]).await {
-                Ok(mut client) => match migrate::migrate(&mut client).await {
-                    Ok(()) => return Ok(()),
-                    Err(
-                        MigrateError::Database(error) | MigrateError::Step { source: error, .. },
-                    ) if is_infrastructure(&error) => describe(&error),
-                    Err(error) => return Err(error.into()),
-                },
-                Err(error) if is_infrastructure(&error) => describe(&error),
-                Err(error) => return Err(ServeError::Refused(describe(&error))),
-            };
+        let why = match database.connect("migrate", &[]).await {
+            Ok(mut client) => match migrate::migrate(&mut client).await {
+                Ok(()) => return Ok(()),
+                Err(
+                    MigrateError::Database(error) | MigrateError::Step { source: error, .. },
+                ) if is_infrastructure(&error) => describe(&error),
+                Err(error) => return Err(error.into()),
+            },
+            Err(error) if is_infrastructure(&error) => describe(&error),
+            Err(error) => return Err(ServeError::Refused(describe(&error))),
+        };
         tracing::warn!(
             database = database.name(),
             why,

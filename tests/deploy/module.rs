@@ -17,6 +17,8 @@ pub(super) struct Module {
     pub(super) imports: String,
     /// What its entry points are called.
     pub(super) begin: &'static str,
+    /// Whether it refuses every event.
+    pub(super) fails: bool,
     /// Tells builds apart that are otherwise the same.
     pub(super) build: u32,
 }
@@ -34,6 +36,7 @@ impl Module {
             contract: CONTRACT.to_owned(),
             imports: String::new(),
             begin: "begin",
+            fails: false,
             build: 0,
         }
     }
@@ -41,6 +44,12 @@ impl Module {
     /// The same with another build number, so with other bytes.
     pub(super) fn build(mut self, build: u32) -> Self {
         self.build = build;
+        self
+    }
+
+    /// The same that refuses every event.
+    pub(super) fn failing(mut self) -> Self {
+        self.fails = true;
         self
     }
 
@@ -55,9 +64,7 @@ impl Module {
         let mut wasm = self.core();
         let mut resolve = Resolve::default();
         let package = resolve.push_str("projection.wit", &self.contract).unwrap();
-        let world = resolve
-            .select_world(&[package], Some("projection"))
-            .unwrap();
+        let world = resolve.select_world(&[package], Some("projection")).unwrap();
         wit_component::embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8)
             .unwrap();
         wasm
@@ -66,24 +73,22 @@ impl Module {
     /// The bytes without the section that says which contract is implemented.
     pub(super) fn core(&self) -> Vec<u8> {
         let descriptor = self.descriptor.to_string();
-        let escaped: String = descriptor
-            .bytes()
-            .map(|byte| format!("\\{byte:02x}"))
-            .collect();
-        let Self {
-            imports,
-            begin,
-            build,
-            ..
-        } = self;
-        // At 16: where the descriptor is and how long. At 32: ok(done(nothing)).
+        let escaped: String = descriptor.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+        let Self { imports, begin, build, .. } = self;
+        // ok(done(nothing)), or the failure of event 0 with the text at 64.
+        let step = match self.fails {
+            false => r"\00\00\00\00\01\00\00\00\00\00\00\00\00\00\00\00",
+            true => r"\01\00\00\00\00\00\00\00\40\00\00\00\0d\00\00\00",
+        };
+        // At 16: where the descriptor is and how long. At 32: the step.
         wat::parse_str(format!(
             r#"(module
                 {imports}
                 (memory (export "memory") 4)
                 (global i32 (i32.const {build}))
                 (data (i32.const 16) "\00\10\00\00{length}")
-                (data (i32.const 32) "\00\00\00\00\01\00\00\00\00\00\00\00\00\00\00\00")
+                (data (i32.const 32) "{step}")
+                (data (i32.const 64) "no such price")
                 (data (i32.const 4096) "{escaped}")
                 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 131072))
                 (func (export "describe") (result i32) (i32.const 16))

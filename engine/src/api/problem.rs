@@ -1,49 +1,50 @@
 //! `application/problem+json` (RFC 9457), with PostgREST's `code`, `details` and `hint`.
 
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 /// An answer that says what went wrong, and what to do about it.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Problem {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    title: &'static str,
-    #[serde(serialize_with = "status_number")]
     status: StatusCode,
     /// A stable identifier that programs can branch on, such as `version_conflict`.
     code: &'static str,
     /// What happened, in a sentence.
     detail: String,
-    /// The same sentence under the name that PostgREST's clients read.
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<serde_json::Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
-    #[serde(skip)]
-    headers: Vec<(HeaderName, HeaderValue)>,
+    // Boxed, because a `Result` is as large as its largest variant.
+    headers: Option<Box<HeaderMap>>,
 }
 
-fn status_number<S: serde::Serializer>(status: &StatusCode, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_u16(status.as_u16())
+/// The members of the JSON object.
+#[derive(Serialize)]
+struct Body<'p> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: &'p str,
+    /// The same sentence under the name that PostgREST's clients read.
+    message: &'p str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: &'p Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: &'p Option<String>,
 }
 
 impl Problem {
     /// A problem with a status, a stable code, and a sentence for people.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
         Self {
-            kind: "about:blank",
-            title: status.canonical_reason().unwrap_or("Error"),
             status,
             code,
-            message: detail.clone(),
-            detail,
+            detail: detail.into(),
             details: None,
             hint: None,
-            headers: Vec::new(),
+            headers: None,
         }
     }
 
@@ -77,7 +78,7 @@ impl Problem {
 
     /// Adds a header to the answer.
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        self.headers.get_or_insert_default().insert(name, value);
         self
     }
 
@@ -111,15 +112,25 @@ impl From<deadpool_postgres::PoolError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let body = Body {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: &self.detail,
+            message: &self.detail,
+            details: &self.details,
+            hint: &self.hint,
+        };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        for (name, value) in self.headers {
-            headers.insert(name, value);
+        if let Some(more) = self.headers {
+            headers.extend(*more);
         }
         response
     }

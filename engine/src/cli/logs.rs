@@ -37,7 +37,10 @@ pub fn run(args: &LogsArgs) -> Result<()> {
     let path = format!("/admin/projections/{}/logs", encoded(&args.projection));
     let answer: Value = engine.get(&format!("{path}?limit={}", args.lines))?;
     let mut last = print(&answer)?.unwrap_or(0);
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         std::thread::sleep(FOLLOW_EVERY);
         match engine.get::<Value>(&format!("{path}?after={last}&limit=1000")) {
             Ok(answer) => last = print(&answer)?.unwrap_or(last),
@@ -45,7 +48,6 @@ pub fn run(args: &LogsArgs) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-    Ok(())
 }
 
 /// Prints lines and gives the last one's id.
