@@ -15,6 +15,9 @@ use tokio::sync::Semaphore;
 
 use super::problem::Problem;
 
+/// Bytes of the framework's own error texts.
+const LONGEST_TEXT: usize = 4_096;
+
 /// The rules.
 pub struct Guard {
     loopback: bool,
@@ -51,7 +54,7 @@ async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
     let path = request.uri().path().to_owned();
     let answering = AssertUnwindSafe(next.run(request)).catch_unwind();
     match tokio::time::timeout(guard.timeout, answering).await {
-        Ok(Ok(response)) => response,
+        Ok(Ok(response)) => as_problem(response).await,
         Ok(Err(_)) => {
             tracing::error!(path, "a request handler panicked");
             Problem::new(
@@ -66,6 +69,27 @@ async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
                 .into_response()
         }
     }
+}
+
+/// Makes a problem of an error that the web framework answered in plain text: a path that is no UTF-8, a body too large.
+async fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_text = kind.is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !is_text || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), LONGEST_TEXT).await;
+    let text = text.unwrap_or_default();
+    let code = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
+        _ => "bad_request",
+    };
+    let detail = match std::str::from_utf8(&text) {
+        Ok("") | Err(_) => "the request is not acceptable",
+        Ok(text) => text,
+    };
+    Problem::new(status, code, detail).into_response()
 }
 
 /// Without access control, whoever can reach the port may do anything. A web page that the user has open can: by a
