@@ -108,7 +108,7 @@ async fn read(
         let Ok(place) = ahead.reserve().await else {
             return Interrupt::Infrastructure("the processor ended".into());
         };
-        let batch = match reader.next_batch(after, types, limits.clone()).await {
+        let batch = match reader.next_batch(after, types, limits).await {
             Ok(batch) => batch,
             Err(error) => return error.into(),
         };
