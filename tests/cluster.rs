@@ -125,6 +125,24 @@ fn a_data_folder_in_use_is_reported_with_the_process_that_uses_it() {
         error.contains("in use by another run") && error.contains("kill -INT"),
         "{error}"
     );
+    let error = format!("{:#}", gobo_cluster::remove_data(&data).unwrap_err());
+    assert!(error.contains("in use by another run"), "{error}");
+}
+
+#[test]
+fn two_first_runs_at_the_same_time_do_not_harm_each_other() {
+    let folder = open_folder();
+    let data = folder.path().join("postgres");
+    let starts = [(); 2].map(|()| {
+        let data = data.clone();
+        std::thread::spawn(move || Cluster::start(Options::durable(data)))
+    });
+    let results = starts.map(|start| start.join().unwrap());
+    let running = results.iter().filter(|result| result.is_ok()).count();
+    assert_eq!(running, 1, "{results:?}");
+    let refused = results.iter().find_map(|result| result.as_ref().err());
+    let text = format!("{:#}", refused.unwrap());
+    assert!(text.contains("in use by another run"), "{text}");
 }
 
 #[test]

@@ -14,12 +14,24 @@ use serde_json::{Value, json};
 async fn everything(database: &Database) -> Value {
     let mut state = serde_json::Map::new();
     for (what, sql) in [
-        ("plugins", "SELECT encode(hash, 'hex') AS hash, name FROM gobo.plugins ORDER BY 1"),
-        ("projections", "SELECT * FROM gobo.projections ORDER BY name"),
+        (
+            "plugins",
+            "SELECT encode(hash, 'hex') AS hash, name FROM gobo.plugins ORDER BY 1",
+        ),
+        (
+            "projections",
+            "SELECT * FROM gobo.projections ORDER BY name",
+        ),
         ("generations", "SELECT * FROM gobo.generations ORDER BY id"),
-        ("checkpoints", "SELECT generation, plugin_hash::text, error FROM gobo.checkpoints ORDER BY 1"),
+        (
+            "checkpoints",
+            "SELECT generation, plugin_hash::text, error FROM gobo.checkpoints ORDER BY 1",
+        ),
         ("leases", "SELECT generation FROM gobo.leases ORDER BY 1"),
-        ("read models", "SELECT * FROM gobo.read_models ORDER BY name"),
+        (
+            "read models",
+            "SELECT * FROM gobo.read_models ORDER BY name",
+        ),
         (
             "relations",
             "SELECT c.relname, n.nspname, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -51,8 +63,14 @@ async fn a_new_projection_gets_its_tables_and_its_views() {
               WHERE a.attrelid = '{schema}.things'::regclass AND a.attnum > 0 ORDER BY a.attnum"
         )
     };
-    let table = database.query_json(&columns(&format!("gobo_g{generation}"))).await;
-    let column = |name: &str, kind: &str, required: bool, collation: Option<&str>, about: Option<&str>| {
+    let table = database
+        .query_json(&columns(&format!("gobo_g{generation}")))
+        .await;
+    let column = |name: &str,
+                  kind: &str,
+                  required: bool,
+                  collation: Option<&str>,
+                  about: Option<&str>| {
         json!({ "attname": name, "type": kind, "required": required, "collname": collation, "about": about })
     };
     let position = Some("The last event that changed this row.");
@@ -68,7 +86,13 @@ async fn a_new_projection_gets_its_tables_and_its_views() {
             column("_stream_id", "text", true, Some("C"), None),
             column("_position", "bigint", true, None, position),
             column("_revision", "bigint", true, None, revision),
-            column("_updated_at", "timestamp with time zone", true, None, updated),
+            column(
+                "_updated_at",
+                "timestamp with time zone",
+                true,
+                None,
+                updated
+            ),
         ])
     );
     let view = database.query_json("SELECT * FROM read.things").await;
@@ -83,7 +107,9 @@ async fn a_new_projection_gets_its_tables_and_its_views() {
             "about": "One row per thing; it's \"quoted\".",
         }])
     );
-    let indexes = format!("SELECT indexname FROM pg_indexes WHERE schemaname = 'gobo_g{generation}' ORDER BY 1");
+    let indexes = format!(
+        "SELECT indexname FROM pg_indexes WHERE schemaname = 'gobo_g{generation}' ORDER BY 1"
+    );
     assert_eq!(
         database.query_json(&indexes).await,
         json!([{"indexname": "_index0_0_things"}, {"indexname": "_index0_1_things"}, {"indexname": "_key0_things"}])
@@ -129,7 +155,10 @@ async fn new_code_over_the_same_tables_goes_on_from_the_checkpoint() {
     assert_eq!(status["version"], "2.0.0");
     // And back: the old bytes are as good as any.
     let third = deploy(&gobo, &Module::new("things")).expect(200).json();
-    assert_eq!((&third["outcome"], &third["hash"]), (&json!("swapped"), &first["hash"]));
+    assert_eq!(
+        (&third["outcome"], &third["hash"]),
+        (&json!("swapped"), &first["hash"])
+    );
 }
 
 #[tokio::test]
@@ -157,14 +186,22 @@ async fn changed_tables_are_refused_with_every_difference() {
             "read model \"others\" is new",
         ])
     );
-    assert!(problem["detail"].as_str().unwrap().contains("not possible yet"));
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("not possible yet")
+    );
     assert_eq!(everything(&database).await, before);
 }
 
 #[tokio::test]
 async fn every_node_of_a_database_sees_a_deploy() {
     let database = Database::create().await;
-    let (one, other) = (Gobo::start(database.url(), ""), Gobo::start(database.url(), ""));
+    let (one, other) = (
+        Gobo::start(database.url(), ""),
+        Gobo::start(database.url(), ""),
+    );
     deploy(&one, &Module::new("things")).expect(201);
     gobo_tests::wait_until("the other node to serve the read model", || {
         let answer = other.get("/read/things");

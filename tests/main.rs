@@ -5,9 +5,12 @@
 
 mod cluster;
 mod deploy;
-mod race;
-mod source;
 mod import;
 mod migrate;
+mod orders;
+mod query;
+mod race;
+mod recovery;
+mod source;
 mod store;
 mod streams;

@@ -486,3 +486,23 @@ async fn a_page_is_bounded_in_bytes() {
     let rest = store.read_stream("s", 2, 100).await.unwrap();
     assert_eq!((rest.events.len(), rest.next), (1, None));
 }
+
+#[tokio::test]
+async fn an_append_never_scans_the_table() {
+    let database = migrated().await;
+    let client = database.connect().await;
+    // The plans are made while the table is empty, and kept for the session.
+    for n in 0..12 {
+        let events = json!((0..50).map(|i| identified(n * 50 + i)).collect::<Vec<_>>()).to_string();
+        let sql = "select count(*) from gobo.append('s', $1::text::json)";
+        client.query_one(sql, &[&events]).await.unwrap();
+    }
+    let sql = "begin; select * from gobo.append('s', '[{\"type\":\"T\",\"data\":{\"n\":1},\
+               \"event_id\":\"00000000-0000-0000-0000-000000000001\"}]'); \
+               select * from gobo.append('s', '[{\"type\":\"T\",\"data\":{}}]', '599')";
+    client.batch_execute(sql).await.unwrap();
+    let sql = "select seq_scan, idx_scan from pg_stat_xact_user_tables where relid = 'gobo.events'::regclass";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    let (scans, lookups): (i64, i64) = (row.get(0), row.get(1));
+    assert_eq!((scans, lookups > 0), (0, true));
+}

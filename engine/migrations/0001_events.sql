@@ -223,7 +223,7 @@ begin
 
     -- In one go, and only yes or no: which event is at fault, and why, is looked for when the answer is no.
     begin
-        select bool_and(
+        select bool_and((
                    -- The cast refuses NUL and surrogate escapes and numbers that jsonb could not hold.
                    e.event::jsonb - '{type,data,metadata,event_id,occurred_at}'::text[] = '{}'
                    and json_typeof(e.type) = 'string' and octet_length(e.type #>> '{}') between 1 and 256
@@ -233,7 +233,7 @@ begin
                    and (e.occurred_at is null or json_typeof(e.occurred_at) = 'string')
                    and (octet_length(e.event::text) - octet_length(translate(e.event::text, '[{', '')) <= 100
                         or not (gobo.too_deep(e.data) or coalesce(gobo.too_deep(e.metadata), false)))
-               ) is true,
+               ) is true),
                array_agg(e.type #>> '{}'), array_agg(e.data), array_agg(e.metadata),
                array_agg((e.event_id #>> '{}')::uuid), array_agg(gobo.moment(e.occurred_at #>> '{}'))
           into sound, types, datas, metadatas, ids, moments

@@ -327,12 +327,27 @@ mod tests {
     #[test]
     fn passwords_are_not_shown() {
         for (url, shown) in [
-            ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
-            ("postgresql://me:se@cret@host/db", "postgresql://me:***@host/db"),
+            (
+                "postgresql://me:secret@host/db",
+                "postgresql://me:***@host/db",
+            ),
+            (
+                "postgresql://me:se@cret@host/db",
+                "postgresql://me:***@host/db",
+            ),
             ("postgresql://me@host/db", "postgresql://me@host/db"),
-            ("postgresql:///db?host=/run&password=secret", "postgresql:///db?host=/run&password=***"),
-            ("host=/run password=secret user=me", "host=/run password=*** user=me"),
-            ("postgresql:///db?host=/run:1", "postgresql:///db?host=/run:1"),
+            (
+                "postgresql:///db?host=/run&password=secret",
+                "postgresql:///db?host=/run&password=***",
+            ),
+            (
+                "host=/run password=secret user=me",
+                "host=/run password=*** user=me",
+            ),
+            (
+                "postgresql:///db?host=/run:1",
+                "postgresql:///db?host=/run:1",
+            ),
         ] {
             assert_eq!(mask_password(url), shown);
         }

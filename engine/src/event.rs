@@ -51,6 +51,39 @@ pub struct Batch {
 /// How many fields an event's tuple has (FRAMES.md, "begin").
 pub const EVENT_FIELDS: usize = 9;
 
+/// Their names, for messages.
+const FIELD_NAMES: [&str; EVENT_FIELDS] = [
+    "position",
+    "stream_id",
+    "version",
+    "type",
+    "data",
+    "metadata",
+    "event_id",
+    "occurred_at",
+    "recorded_at",
+];
+
+/// The fields of a tuple that is an event, without allocating: this runs once per event that is read.
+fn fields(tuple: &[u8]) -> Result<[Field<'_>; EVENT_FIELDS], FrameError> {
+    let malformed = |what: &str| FrameError {
+        at: 0,
+        what: format!("an event's tuple {what}"),
+    };
+    let mut reader = Reader::new(tuple);
+    if reader.count()? != EVENT_FIELDS {
+        return Err(malformed("has not nine fields"));
+    }
+    let mut fields = [None; EVENT_FIELDS];
+    for field in &mut fields {
+        *field = reader.field()?;
+    }
+    if !reader.is_at_end() {
+        return Err(malformed("is followed by more bytes"));
+    }
+    Ok(fields)
+}
+
 impl Batch {
     /// An empty batch which says that nothing is wanted up to `through`.
     pub fn empty(through: Position) -> Self {
@@ -61,40 +94,46 @@ impl Batch {
     }
 
     /// Appends one event, given as a tuple of nine fields.
+    ///
+    /// Everything that a later reader relies on is checked: the widths, UTF-8, finite times, NULL only as metadata. The
+    /// error names the field.
     pub fn push(&mut self, tuple: &[u8]) -> Result<(), FrameError> {
-        let mut fields: Vec<Field<'_>> = Vec::with_capacity(EVENT_FIELDS);
-        Reader::new(tuple).tuple(&mut fields)?;
         let start = self.frame.len();
-        let malformed = |what: &str| FrameError {
+        let malformed = |field: usize, what: &str| FrameError {
             at: start,
-            what: format!("event tuple: {what}"),
+            what: format!("the event's {} {what}", FIELD_NAMES[field]),
         };
-        if fields.len() != EVENT_FIELDS {
-            return Err(malformed("not nine fields"));
-        }
-        let int8 = |field: Field<'_>, what: &str| {
-            field
-                .and_then(|bytes| bytes.try_into().ok())
-                .map(i64::from_be_bytes)
-                .ok_or_else(|| malformed(what))
+        let fields = fields(tuple)?;
+        let given = |index: usize| fields[index].ok_or_else(|| malformed(index, "is NULL"));
+        let int8 = |index: usize| {
+            let bytes = given(index)?;
+            let bytes = bytes.try_into().map_err(|_| malformed(index, "is no int8"));
+            bytes.map(i64::from_be_bytes)
         };
-        let place = |field: Field<'_>, what: &str| -> Result<Range<usize>, FrameError> {
-            let bytes = field.ok_or_else(|| malformed(what))?;
-            std::str::from_utf8(bytes).map_err(|_| malformed(what))?;
+        let time = |index: usize| match int8(index)? {
+            i64::MIN | i64::MAX => Err(malformed(index, "is infinite")),
+            micros => Ok(micros),
+        };
+        let text = |index: usize| {
+            let bytes = given(index)?;
+            std::str::from_utf8(bytes).map_err(|_| malformed(index, "is not UTF-8"))?;
             let offset = bytes.as_ptr().addr() - tuple.as_ptr().addr();
             Ok(start + offset..start + offset + bytes.len())
         };
         let head = EventHead {
-            position: int8(fields[0], "position")?,
-            stream_id: place(fields[1], "stream_id")?,
-            kind: place(fields[3], "type")?,
-            event_id: fields[6]
-                .and_then(|bytes| Uuid::from_slice(bytes).ok())
-                .ok_or_else(|| malformed("event_id"))?,
-            recorded_at: int8(fields[8], "recorded_at")?,
+            position: int8(0)?,
+            stream_id: text(1)?,
+            kind: text(3)?,
+            event_id: Uuid::from_slice(given(6)?).map_err(|_| malformed(6, "is no uuid"))?,
+            recorded_at: time(8)?,
             tuple: start..start + tuple.len(),
         };
-        place(fields[4], "data")?;
+        int8(2)?;
+        text(4)?;
+        if fields[5].is_some() {
+            text(5)?;
+        }
+        time(7)?;
         self.frame.extend_from_slice(tuple);
         self.events.push(head);
         Ok(())

@@ -54,14 +54,17 @@ impl<'a> Reader<'a> {
     pub fn tuple(&mut self, fields: &mut Vec<Field<'a>>) -> Result<&'a [u8], FrameError> {
         let start = self.at;
         fields.clear();
-        let count = i16::from_be_bytes(self.array("a tuple's field count")?);
-        if count < 0 {
-            return Err(FrameError::new(start, "a negative field count"));
-        }
-        for _ in 0..count {
+        for _ in 0..self.count()? {
             fields.push(self.field()?);
         }
         Ok(&self.frame[start..self.at])
+    }
+
+    /// Reads a tuple's header: how many fields follow.
+    pub fn count(&mut self) -> Result<usize, FrameError> {
+        let start = self.at;
+        let count = i16::from_be_bytes(self.array("a tuple's field count")?);
+        usize::try_from(count).map_err(|_| FrameError::new(start, "a negative field count"))
     }
 
     /// Reads one field: its length and its bytes.

@@ -7,6 +7,7 @@ mod chunk;
 mod input;
 mod json_text;
 mod moment;
+mod present;
 mod writer;
 
 use std::io;
@@ -111,7 +112,7 @@ pub enum ImportError {
     Busy(String),
     /// Others write to the same streams faster than a chunk can be stored.
     #[error(
-        "the streams of lines {first} to {last} are written to by others all the time: import them in smaller chunks"
+        "the streams of lines {first} to {last} are written to by others all the time: import them with a smaller --chunk"
     )]
     Crowded {
         /// The chunk's first line.

@@ -22,10 +22,10 @@ pub mod query;
 
 // The control plane: it calls the flow, never the other way round.
 pub mod runtime;
+pub mod sources;
 pub mod registry;
 pub mod deploy;
 pub mod ownership;
-pub mod sources;
 pub mod api;
 pub mod config;
 pub mod cli;

@@ -40,7 +40,8 @@ pub struct Node {
 impl Node {
     /// Names this process.
     pub fn of_this_process() -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".into());
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .unwrap_or_else(|_| "localhost".into());
         Self {
             id: Uuid::new_v4(),
             name: format!("{}:{}", host.trim(), std::process::id()),
@@ -64,7 +65,9 @@ struct Active {
 impl Activity {
     /// Counters of the loop of `generation`, if it runs in this process.
     pub fn stats(&self, generation: i64) -> Option<Arc<Stats>> {
-        self.lock().get(&generation).map(|active| active.stats.clone())
+        self.lock()
+            .get(&generation)
+            .map(|active| active.stats.clone())
     }
 
     /// Events per second lately, if the loop runs in this process.
@@ -172,7 +175,9 @@ impl Ownership {
                     session = None;
                 }
                 Err(_) => {
-                    tracing::warn!("the database takes longer than {PATIENCE:?} to answer; reconnecting");
+                    tracing::warn!(
+                        "the database takes longer than {PATIENCE:?} to answer; reconnecting"
+                    );
                     session = None;
                 }
             }
@@ -197,10 +202,15 @@ impl Ownership {
         let started = Instant::now();
         self.renew(client, loops).await?;
         let leases = self.leases(client).await?;
-        let wanted: HashMap<i64, &Arc<Deployed>> =
-            catalog.deployed.values().map(|d| (d.generation, d)).collect();
+        let wanted: HashMap<i64, &Arc<Deployed>> = catalog
+            .deployed
+            .values()
+            .map(|d| (d.generation, d))
+            .collect();
         for (generation, running) in &loops.running {
-            let fits = wanted.get(generation).is_some_and(|d| d.plugin.hash == running.plugin);
+            let fits = wanted
+                .get(generation)
+                .is_some_and(|d| d.plugin.hash == running.plugin);
             let retry = leases.get(generation).is_some_and(|lease| lease.retry);
             running.control.send_if_modified(|control| {
                 let told = *control;
@@ -211,7 +221,9 @@ impl Ownership {
         }
         for (generation, deployed) in wanted {
             let idle = !loops.running.contains_key(&generation);
-            let Some(lease) = leases.get(&generation) else { continue };
+            let Some(lease) = leases.get(&generation) else {
+                continue;
+            };
             // Renewing in time comes before taking over more.
             let in_time = started.elapsed() < self.lease / 3;
             if idle && (lease.mine || lease.free) && !lease.stopped && in_time {
@@ -240,7 +252,9 @@ impl Ownership {
     }
 
     async fn leases(&self, client: &Client) -> Result<HashMap<i64, Lease>, tokio_postgres::Error> {
-        let rows = client.query(include_str!("ownership/leases.sql"), &[&self.node.id]).await?;
+        let rows = client
+            .query(include_str!("ownership/leases.sql"), &[&self.node.id])
+            .await?;
         let lease = |row: &tokio_postgres::Row| Lease {
             mine: row.get(1),
             free: row.get(2),
@@ -259,7 +273,11 @@ impl Ownership {
     ) -> Result<(), tokio_postgres::Error> {
         let generation = deployed.generation;
         let Some(source) = self.sources.get(&deployed.source) else {
-            tracing::error!(projection = deployed.projection, source = deployed.source, "the source is not configured on this node");
+            tracing::error!(
+                projection = deployed.projection,
+                source = deployed.source,
+                "the source is not configured on this node"
+            );
             return Ok(());
         };
         let Some(epoch) = self.raise_epoch(client, generation).await? else {
@@ -277,7 +295,11 @@ impl Ownership {
                 hash: deployed.plugin.hash,
             },
             epoch,
-            settings: self.special.get(&deployed.projection).unwrap_or(&self.settings).clone(),
+            settings: self
+                .special
+                .get(&deployed.projection)
+                .unwrap_or(&self.settings)
+                .clone(),
             progress: self.progress.clone(),
             stats: self.activity.start(generation),
         };
@@ -305,7 +327,12 @@ impl Ownership {
         let taken = transaction
             .execute(
                 include_str!("ownership/take.sql"),
-                &[&generation, &self.node.id, &self.node.name, &self.lease.as_secs_f64()],
+                &[
+                    &generation,
+                    &self.node.id,
+                    &self.node.name,
+                    &self.lease.as_secs_f64(),
+                ],
             )
             .await?;
         if taken == 0 {
@@ -351,11 +378,16 @@ impl Ownership {
         }
         let all = async { while loops.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, all).await.is_err() {
-            tracing::warn!("some loops did not finish in time; what they had in flight is processed again");
+            tracing::warn!(
+                "some loops did not finish in time; what they had in flight is processed again"
+            );
             loops.tasks.shutdown().await;
         }
         if let Err(error) = self.release().await {
-            tracing::warn!(error = describe(&error), "the leases could not be given back; they expire");
+            tracing::warn!(
+                error = describe(&error),
+                "the leases could not be given back; they expire"
+            );
         }
     }
 

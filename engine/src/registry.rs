@@ -270,8 +270,7 @@ impl Registry {
         match self.load(bytes).await {
             Ok(plugin) => Ok(Ok(plugin)),
             Err(error) => {
-                let reason =
-                    format!("this engine cannot load the deployed plugin {hash}: {error}");
+                let reason = format!("this engine cannot load the deployed plugin {hash}: {error}");
                 tracing::error!(projection = name, reason);
                 lock(&self.failures).insert(hash, (Instant::now(), reason.clone()));
                 Ok(Err(reason))

@@ -199,6 +199,15 @@ impl Source {
         readers.fetch_add(change.cast_unsigned(), Ordering::Relaxed);
     }
 
+    /// The highest checkpoint that was verified in this epoch: everything up to it is settled, even where the tail does
+    /// not know better yet.
+    fn verified(&self, epoch: u64) -> Position {
+        match *locked(&self.inner.shared.verified) {
+            (of, position) if of == epoch => position,
+            _ => 0,
+        }
+    }
+
     /// Tells the tail of a checkpoint that was verified in this epoch.
     fn raise(&self, epoch: u64, position: Position) {
         let mut verified = locked(&self.inner.shared.verified);

@@ -104,9 +104,8 @@ fn upstream(source: &Source) -> Upstream {
                 let mut reader = reader.lock().await;
                 let reader = reader.get_or_insert_with(|| source.reader());
                 let stored = reader.oldest_after(position).await.map_err(Away::from)?;
-                Ok(stored.map(|at| {
-                    Duration::from_micros(u64::try_from(now_micros() - at).unwrap_or(0))
-                }))
+                Ok(stored
+                    .map(|at| Duration::from_micros(u64::try_from(now_micros() - at).unwrap_or(0))))
             })
         }),
         poke: Arc::new(move || poked.poke()),

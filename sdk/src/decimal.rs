@@ -147,11 +147,7 @@ impl Decimal {
     /// The product, or `None` when it does not fit. Its scale is the sum of both scales.
     #[must_use]
     pub fn checked_mul(self, rhs: Self) -> Option<Self> {
-        // Two factors of 64 bits need no check: their product has at most 126 bits.
-        let mut mantissa = match (i64::try_from(self.mantissa), i64::try_from(rhs.mantissa)) {
-            (Ok(left), Ok(right)) => i128::from(left) * i128::from(right),
-            _ => self.mantissa.checked_mul(rhs.mantissa)?,
-        };
+        let mut mantissa = multiply(self.mantissa, rhs.mantissa)?;
         let mut scale = self.scale + rhs.scale;
         while u32::from(scale) > Self::MAX_SCALE {
             if mantissa % 10 != 0 {
@@ -209,7 +205,12 @@ impl Decimal {
     /// # Errors
     /// When the number does not fit with so many digits.
     pub fn round(self, scale: u32, rounding: Rounding) -> Result<Self> {
-        self.quotient(Self::ONE, scale, rounding).ok_or_else(|| {
+        let rounded = if scale < self.scale() {
+            self.quotient(Self::ONE, scale, rounding)
+        } else {
+            self.with_zeros(scale)
+        };
+        rounded.ok_or_else(|| {
             Error::new(format_args!(
                 "{self} with {scale} digits after the point does not fit a Decimal"
             ))
@@ -222,7 +223,7 @@ impl Decimal {
     /// When a digit other than 0 would be lost, or the number does not fit.
     pub fn rescale(self, scale: u32) -> Result<Self> {
         let rescaled = self.round(scale, Rounding::Down)?;
-        if rescaled != self {
+        if scale < self.scale() && rescaled != self {
             return Err(Error::new(format_args!(
                 "{self} has more than {scale} digits after the point"
             )));
@@ -240,10 +241,18 @@ impl Decimal {
         self
     }
 
-    /// The mantissa at a larger scale.
+    /// The same number at a scale that is not smaller.
+    fn with_zeros(self, scale: u32) -> Option<Self> {
+        let scale = u8::try_from(scale)
+            .ok()
+            .filter(|scale| u32::from(*scale) <= Self::MAX_SCALE)?;
+        Self::fitting(self.widened(scale)?, scale)
+    }
+
+    /// The mantissa at a scale that is not smaller.
+    #[inline]
     fn widened(self, scale: u8) -> Option<i128> {
-        self.mantissa
-            .checked_mul(POWERS[usize::from(scale - self.scale)])
+        multiply(self.mantissa, POWERS[usize::from(scale - self.scale)])
     }
 
     /// Keeps to 38 digits, so that every value can be written in decimal and negated.
@@ -251,6 +260,15 @@ impl Decimal {
     fn fitting(mantissa: i128, scale: u8) -> Option<Self> {
         const LIMIT: i128 = POWERS[38];
         (mantissa > -LIMIT && mantissa < LIMIT).then_some(Self { mantissa, scale })
+    }
+}
+
+/// Two factors of 64 bits need no check, which is the costly part: their product has at most 126 bits.
+#[inline]
+fn multiply(left: i128, right: i128) -> Option<i128> {
+    match (i64::try_from(left), i64::try_from(right)) {
+        (Ok(left), Ok(right)) => Some(i128::from(left) * i128::from(right)),
+        _ => left.checked_mul(right),
     }
 }
 

@@ -112,6 +112,12 @@ impl Batch {
         Ok(batch)
     }
 
+    /// How many events there are, or how many up to the first tuple that cannot be read.
+    pub(crate) fn count(&self) -> usize {
+        let mut frame = FrameReader::new(&self.bytes);
+        std::iter::from_fn(|| frame.skip_tuple().ok().filter(|tuple| !tuple.is_empty())).count()
+    }
+
     pub(crate) fn events(&self) -> impl Iterator<Item = Result<RawEvent<'_>>> {
         let mut frame = FrameReader::new(&self.bytes);
         let mut index = 0;

@@ -62,7 +62,7 @@
 extern crate self as gobo_sdk;
 
 mod descriptor;
-mod error;
+mod errors;
 mod event;
 pub mod log;
 mod projection;
@@ -86,7 +86,7 @@ pub mod testing;
 
 pub use decimal::{Decimal, Rounding};
 pub use descriptor::describe;
-pub use error::{Error, Result};
+pub use errors::{Error, Result};
 pub use event::{Batch, Events, Meta};
 pub use frame::FrameReader;
 pub use gobo_sdk_macros::{Events, ReadModel, Text, payload};
@@ -107,8 +107,8 @@ pub mod prelude {
 
     pub use crate::{
         Date, Decimal, Error, Events, Json, JsonText, Level, Meta, OnChange, Projection, ReadModel,
-        Result, Rounding, Rows, Text, Timestamp, Upcast, Uuid, bail, ensure, export, payload,
-        upcast,
+        Result, Rounding, Rows, Text, Timestamp, Upcast, Uuid, bail, debug, ensure, error, export,
+        info, log, payload, upcast, warn,
     };
 }
 

@@ -79,22 +79,34 @@ macro_rules! log {
     };
 }
 
-macro_rules! levels {
-    ($($name:ident $level:ident $doc:literal;)*) => { levels!(@ ($) $($name $level $doc;)*); };
-    (@ ($dollar:tt) $($name:ident $level:ident $doc:literal;)*) => {$(
-        #[doc = $doc]
-        #[macro_export]
-        macro_rules! $name {
-            ($dollar($dollar format:tt)+) => {
-                $crate::log!($crate::log::Level::$level, $dollar($dollar format)+)
-            };
-        }
-    )*};
+/// Writes a message for whoever looks closely.
+#[macro_export]
+macro_rules! debug {
+    ($($format:tt)+) => {
+        $crate::log!($crate::log::Level::Debug, $($format)+)
+    };
 }
 
-levels! {
-    debug Debug "Writes a message for whoever looks closely.";
-    info Info "Writes a message about the normal course.";
-    warn Warn "Writes a message about something odd.";
-    error Error "Writes a message about something wrong.";
+/// Writes a message about the normal course.
+#[macro_export]
+macro_rules! info {
+    ($($format:tt)+) => {
+        $crate::log!($crate::log::Level::Info, $($format)+)
+    };
+}
+
+/// Writes a message about something odd.
+#[macro_export]
+macro_rules! warn {
+    ($($format:tt)+) => {
+        $crate::log!($crate::log::Level::Warn, $($format)+)
+    };
+}
+
+/// Writes a message about something wrong.
+#[macro_export]
+macro_rules! error {
+    ($($format:tt)+) => {
+        $crate::log!($crate::log::Level::Error, $($format)+)
+    };
 }

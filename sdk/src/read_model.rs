@@ -5,6 +5,36 @@ use crate::column::{ColumnType, display};
 use crate::frame::FrameReader;
 
 /// A row of a table that the projection owns. `#[derive(ReadModel)]` implements it for a struct.
+///
+/// What the engine would refuse does not compile. A read model without key:
+/// ```compile_fail
+/// #[derive(gobo_sdk::ReadModel, Clone)]
+/// struct Order { order_id: String }
+/// ```
+/// A key that may be NULL, or that has a type without an exact equality:
+/// ```compile_fail
+/// #[derive(gobo_sdk::ReadModel, Clone)]
+/// struct Order { #[key] order_id: Option<String> }
+/// ```
+/// ```compile_fail,E0277
+/// #[derive(gobo_sdk::ReadModel, Clone)]
+/// struct Order { #[key] order_id: f64 }
+/// ```
+/// A type that PostgreSQL does not have:
+/// ```compile_fail,E0277
+/// #[derive(gobo_sdk::ReadModel, Clone)]
+/// struct Order { #[key] order_id: String, quantity: u32 }
+/// ```
+/// A name that the query grammar uses, or an index over a column that is not there:
+/// ```compile_fail
+/// #[derive(gobo_sdk::ReadModel, Clone)]
+/// struct Order { #[key] order_id: String, limit: i64 }
+/// ```
+/// ```compile_fail
+/// #[derive(gobo_sdk::ReadModel, Clone)]
+/// #[read_model(index(user_id))]
+/// struct Order { #[key] order_id: String }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a read model",
     label = "add `#[derive(ReadModel, Clone)]` to this struct, or name the read models as a tuple"

@@ -45,7 +45,7 @@ impl<'b, P: Projection> Session<'b, P> {
     /// When the frame is not as `wit/FRAMES.md` says.
     pub fn new(batch: &'b Batch) -> Result<Self, Failure> {
         let mut session = Self {
-            events: Vec::new(),
+            events: Vec::with_capacity(batch.count()),
             unreadable: None,
             rows: Rows::of::<P::ReadModels>(),
             lines: Vec::new(),

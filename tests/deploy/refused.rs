@@ -36,22 +36,48 @@ fn bad_modules() -> Vec<Refusal> {
     let mut newer_contract = Module::new("things");
     newer_contract.contract = newer_contract.contract.replace("@0.1.0", "@9.9.0");
     vec![
-        refusal("no wasm", b"#!/bin/sh".to_vec(), &["not a WebAssembly file", "cargo build"]),
+        refusal(
+            "no wasm",
+            b"#!/bin/sh".to_vec(),
+            &["not a WebAssembly file", "cargo build"],
+        ),
         refusal("empty", Vec::new(), &["not a WebAssembly file"]),
-        refusal("cut off", sound[..sound.len() / 2].to_vec(), &["not a valid WebAssembly file", "cut off"]),
+        refusal(
+            "cut off",
+            sound[..sound.len() / 2].to_vec(),
+            &["not a valid WebAssembly file", "cut off"],
+        ),
         refusal(
             "wasi",
-            importing(r#"(import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))"#),
-            &["wasi_snapshot_preview1::fd_write", "built for WASI", "wasm32-unknown-unknown"],
+            importing(
+                r#"(import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))"#,
+            ),
+            &[
+                "wasi_snapshot_preview1::fd_write",
+                "built for WASI",
+                "wasm32-unknown-unknown",
+            ],
         ),
         refusal(
             "javascript",
             importing(r#"(import "wbg" "__wbg_random" (func))"#),
             &["wbg::__wbg_random", "getrandom", "at.occurred_at"],
         ),
-        refusal("no begin", without_begin.bytes(), &["does not export `begin`", "gobo_sdk::export!"]),
-        refusal("no contract", Module::new("things").core(), &["does not implement the projection contract", "gobo-sdk"]),
-        refusal("newer contract", newer_contract.bytes(), &["gobo:projection@9.9.0", "runs gobo:projection@0.1.0"]),
+        refusal(
+            "no begin",
+            without_begin.bytes(),
+            &["does not export `begin`", "gobo_sdk::export!"],
+        ),
+        refusal(
+            "no contract",
+            Module::new("things").core(),
+            &["does not implement the projection contract", "gobo-sdk"],
+        ),
+        refusal(
+            "newer contract",
+            newer_contract.bytes(),
+            &["gobo:projection@9.9.0", "runs gobo:projection@0.1.0"],
+        ),
     ]
 }
 
@@ -69,16 +95,25 @@ fn bad_descriptors() -> Vec<Refusal> {
         refusal(
             "key is no column",
             described(|d| d["read_models"][0]["key"] = json!(["order_id"])),
-            &["read model \"things\"", "key names \"order_id\", which is no column"],
+            &[
+                "read model \"things\"",
+                "key names \"order_id\", which is no column",
+            ],
         ),
         refusal(
             "unknown type",
             described(|d| d["read_models"][0]["columns"][1]["type"] = json!("money")),
-            &["column \"number\"", "no column type \"money\"", "the types are bool, int2"],
+            &[
+                "column \"number\"",
+                "no column type \"money\"",
+                "the types are bool, int2",
+            ],
         ),
         refusal(
             "quotes",
-            described(|d| d["read_models"][0]["name"] = json!("things\"; drop table gobo.events; --")),
+            described(|d| {
+                d["read_models"][0]["name"] = json!("things\"; drop table gobo.events; --")
+            }),
             &["must begin with a lower-case letter"],
         ),
         refusal(
@@ -96,8 +131,16 @@ fn bad_descriptors() -> Vec<Refusal> {
             described(|d| d["name"] = json!("x".repeat(200))),
             &["projection's name", "has 200 characters; at most 63"],
         ),
-        refusal("unknown member", described(|d| d["tables"] = json!([])), &["unknown field `tables`"]),
-        refusal("later format", described(|d| d["descriptor"] = json!(2)), &["format version 2", "reads version 1"]),
+        refusal(
+            "unknown member",
+            described(|d| d["tables"] = json!([])),
+            &["unknown field `tables`"],
+        ),
+        refusal(
+            "later format",
+            described(|d| d["descriptor"] = json!(2)),
+            &["format version 2", "reads version 1"],
+        ),
     ]
 }
 
@@ -109,11 +152,18 @@ async fn check(refusals: Vec<Refusal>) {
     for Refusal { name, bytes, says } in refusals {
         let answer = gobo.put_bytes("/admin/projections/things", &bytes);
         assert_eq!(answer.status, 422, "{name}: {}", answer.text());
-        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{name}");
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/problem+json"),
+            "{name}"
+        );
         let problem = answer.json();
         let detail = problem["detail"].as_str().unwrap();
         for words in says {
-            assert!(detail.contains(words), "{name}: {words:?} is missing in {detail}");
+            assert!(
+                detail.contains(words),
+                "{name}: {words:?} is missing in {detail}"
+            );
         }
         assert_eq!(everything(&database).await, before, "{name}");
     }
@@ -140,7 +190,10 @@ async fn the_name_in_the_path_must_be_the_plugins_own() {
     let problem = answer.expect(422).json();
     assert_eq!(problem["code"], "name_mismatch");
     let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.contains("\"things\"") && detail.contains("\"orders\""), "{detail}");
+    assert!(
+        detail.contains("\"things\"") && detail.contains("\"orders\""),
+        "{detail}"
+    );
     assert_eq!(everything(&database).await, before);
 }
 
@@ -153,7 +206,10 @@ async fn a_read_model_of_another_projection_is_refused_naming_it() {
     let thief = Module::new("things").describing(|descriptor| descriptor["name"] = json!("thief"));
     let problem = deploy(&gobo, &thief).expect(409).json();
     assert_eq!(problem["code"], "read_model_taken");
-    assert_eq!(problem["details"], json!({ "read_model": "things", "projection": "things" }));
+    assert_eq!(
+        problem["details"],
+        json!({ "read_model": "things", "projection": "things" })
+    );
     assert_eq!(everything(&database).await, before);
 }
 
@@ -167,7 +223,12 @@ async fn a_view_never_replaces_what_a_user_has_made() {
     let before = everything(&database).await;
     let problem = deploy(&gobo, &Module::new("things")).expect(409).json();
     assert_eq!(problem["code"], "relation_exists");
-    assert!(problem["detail"].as_str().unwrap().contains("\"read\".\"things\""));
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("\"read\".\"things\"")
+    );
     assert_eq!(everything(&database).await, before);
     assert_eq!(database.query_i64("SELECT mine FROM read.things").await, 1);
 }
@@ -180,6 +241,11 @@ async fn a_module_beyond_the_limit_is_too_large() {
         let answer = gobo.put_bytes("/admin/projections/things", &vec![0; bytes]);
         let problem = answer.expect(413).json();
         assert_eq!(problem["code"], "module_too_large");
-        assert!(problem["detail"].as_str().unwrap().contains("limits.module_bytes"));
+        assert!(
+            problem["detail"]
+                .as_str()
+                .unwrap()
+                .contains("limits.module_bytes")
+        );
     }
 }

@@ -11,9 +11,11 @@ async fn watching() -> (Database, Gobo, PathBuf) {
     let database = Database::create().await;
     let gobo = Gobo::start(database.url(), "[plugins]\nwatch = \"plugins\"");
     let folder = gobo.folder().join("plugins");
-    wait_until("the watched folder to be created", || match folder.is_dir() {
-        true => Ok(()),
-        false => Err("no folder"),
+    wait_until("the watched folder to be created", || {
+        match folder.is_dir() {
+            true => Ok(()),
+            false => Err("no folder"),
+        }
     });
     (database, gobo, folder)
 }
@@ -99,7 +101,8 @@ async fn an_old_file_never_replaces_a_newer_deploy() {
     let (old, new) = (Module::new("things"), Module::new("things").build(2));
     write(&folder.join("things.wasm"), &old.bytes());
     wait_for_hash(&gobo, "things", &old);
-    gobo.put_bytes("/admin/projections/things", &new.bytes()).expect(200);
+    gobo.put_bytes("/admin/projections/things", &new.bytes())
+        .expect(200);
     gobo.start_again();
     // A file under another name with those old bytes is as old.
     write(&folder.join("copy.wasm"), &old.bytes());

@@ -170,7 +170,7 @@ impl Writer {
         };
         let kind = ["a", "b", "c"][usize::try_from(self.chance.below(3)).unwrap()];
         let stream = self.number;
-        let rest = format!("shard, stream, number, kind, body) values");
+        let rest = "shard, stream, number, kind, body) values";
         match self.style {
             Style::Default => {
                 let sql = format!(

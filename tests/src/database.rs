@@ -44,6 +44,13 @@ impl Database {
         }
     }
 
+    /// A database that exists already.
+    pub fn at(url: &str) -> Database {
+        Database {
+            url: url.to_owned(),
+        }
+    }
+
     /// Its address for the engine's configuration.
     pub fn url(&self) -> &str {
         &self.url

@@ -2,7 +2,6 @@
 //! keeps several callers from building at the same time.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -18,9 +17,28 @@ pub fn workspace() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// The cargo that runs this, else the one on PATH.
-pub fn cargo() -> OsString {
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+/// The cargo that runs this, else the one on PATH, to be run in the workspace.
+///
+/// Cargo describes the package that it runs in variables, and some build scripts (ring's) run again
+/// when those change: with them, every change between `cargo xtask` and plain cargo would build the
+/// engine's dependencies anew.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let described = [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_",
+        "CARGO_PRIMARY_",
+    ];
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if described.iter().any(|prefix| text.starts_with(prefix)) {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo.current_dir(workspace());
+    cargo
 }
 
 /// Builds `gobo` and returns its path.
@@ -100,9 +118,8 @@ pub fn guest_packages() -> Result<Vec<String>> {
 
 /// Runs cargo in the workspace, its progress and errors shown, and returns the JSON lines that it prints.
 fn messages(arguments: &[&str]) -> Result<Vec<Value>> {
-    let output = Command::new(cargo())
+    let output = cargo()
         .args(arguments)
-        .current_dir(workspace())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

@@ -9,8 +9,6 @@ pub mod demo;
 pub mod serve;
 pub mod setup;
 
-use std::process::Command;
-
 use anyhow::{Context as _, Result, bail};
 
 /// What `cargo xtask` does.
@@ -46,11 +44,8 @@ fn test(arguments: &[String]) -> Result<()> {
     setup::run()?;
     build::engine()?;
     build::guests(&build::guest_packages()?)?;
-    let mut cargo = Command::new(build::cargo());
-    cargo
-        .args(["test", "--workspace"])
-        .args(arguments)
-        .current_dir(build::workspace());
+    let mut cargo = build::cargo();
+    cargo.args(["test", "--workspace"]).args(arguments);
     let status = cargo.status().context("could not run cargo")?;
     if !status.success() {
         bail!("cargo test ended with {status}");

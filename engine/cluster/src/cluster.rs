@@ -51,9 +51,7 @@ impl Cluster {
             settings,
             server: None,
         };
-        if !cluster.place.data.join("PG_VERSION").is_file() {
-            create(&cluster.place, &cluster.binaries)?;
-        }
+        create(&cluster.place, &cluster.binaries)?;
         cluster.open()?;
         Ok(cluster)
     }

@@ -13,10 +13,13 @@ use crate::place::Place;
 use crate::settings::{ROLE, environment};
 use crate::trouble::{advice, tail};
 
-/// Creates the cluster of `place` with a database `gobo`. It gets its name at the very end, so that
+/// Creates the cluster of `place`, with a database `gobo`, when it does not exist yet. It gets its name at the very end, so that
 /// an interrupted attempt leaves nothing that looks like a cluster.
 pub(crate) fn create(place: &Place, binaries: &Binaries) -> Result<()> {
     let data = &place.data;
+    if data.join("PG_VERSION").is_file() {
+        return Ok(());
+    }
     if fs::read_dir(data).is_ok_and(|mut entries| entries.next().is_some()) {
         bail!(
             "{} holds files but no PostgreSQL cluster; move them away or name another folder",

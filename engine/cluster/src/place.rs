@@ -1,6 +1,6 @@
 //! Where a cluster's data and socket are, and as whom its server runs.
 
-use std::fs::{DirBuilder, Metadata, Permissions};
+use std::fs::{DirBuilder, File, Metadata, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context as _, Result, bail};
 
 use crate::account::{self, Account};
+use crate::lock;
 
 /// The longest folder name that leaves room for `/.s.PGSQL.7170` in the 104 bytes of macOS
 /// (Linux has 108).
@@ -25,6 +26,8 @@ pub(crate) struct Place {
     pub(crate) instead_of: Option<PathBuf>,
     /// The folder that goes when the cluster ends.
     pub(crate) temporary: Option<PathBuf>,
+    /// Keeps other runs from the data as long as it is open.
+    _lock: Option<File>,
 }
 
 impl Place {
@@ -46,6 +49,7 @@ impl Place {
             socket: root.clone(),
             instead_of: None,
             temporary: Some(root),
+            _lock: None,
         })
     }
 
@@ -67,6 +71,8 @@ impl Place {
             use_private(&root, account)?;
             (root.join("postgres"), Some(wanted.clone()))
         };
+        let lock = lock::take(&data)?;
+        account.own(&data.with_extension("lock"))?;
         let socket = temporary_root(account)?.join(format!(
             "gobo-{:016x}",
             fingerprint(wanted.as_os_str().as_bytes())
@@ -78,23 +84,28 @@ impl Place {
             socket,
             instead_of,
             temporary: None,
+            _lock: Some(lock),
         })
     }
 }
 
-/// Removes the data of the durable cluster that was asked for as `wanted`, wherever it went. The
-/// cluster must not be running.
+/// Removes the data of the durable cluster that was asked for as `wanted`, wherever it went. Refused
+/// while a run uses it.
 pub fn remove_data(wanted: &Path) -> Result<()> {
     let wanted =
         std::path::absolute(wanted).with_context(|| format!("{} is no path", wanted.display()))?;
-    for folder in [relocated(&wanted), wanted] {
-        match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error)
-                    .with_context(|| format!("could not remove {}", folder.display()));
-            }
-            _ => {}
+    let elsewhere = relocated(&wanted);
+    for (data, folder) in [
+        (elsewhere.join("postgres"), elsewhere),
+        (wanted.clone(), wanted),
+    ] {
+        if !data.exists() {
+            continue;
         }
+        let _lock = lock::take(&data)?;
+        lock::clear(&data)?;
+        std::fs::remove_dir_all(&folder)
+            .with_context(|| format!("could not remove {}", folder.display()))?;
     }
     Ok(())
 }

@@ -53,14 +53,14 @@ pub fn router(admin: Admin) -> Router {
         .route(&format!("{one}/restart"), post(letters::restart))
         .route(&format!("{one}/dead-letters"), get(letters::list))
         .route(&format!("{one}/dead-letters/retry"), post(letters::retry))
-        .route(&format!("{one}/dead-letters/discard"), post(letters::discard))
+        .route(
+            &format!("{one}/dead-letters/discard"),
+            post(letters::discard),
+        )
         .with_state(admin)
 }
 
-async fn deploy(
-    State(admin): State<Admin>,
-    body: Body,
-) -> Result<Response, Problem> {
+async fn deploy(State(admin): State<Admin>, body: Body) -> Result<Response, Problem> {
     deploy_bytes(&admin, None, body).await
 }
 
@@ -131,7 +131,9 @@ fn too_large(limit: usize) -> Problem {
         "module_too_large",
         format!("the module is larger than the limit of {limit} bytes (limits.module_bytes)"),
     )
-    .with_hint("Build it with the release profile, lto = true and opt-level = \"s\", or raise the limit.")
+    .with_hint(
+        "Build it with the release profile, lto = true and opt-level = \"s\", or raise the limit.",
+    )
 }
 
 impl From<DeployError> for Problem {

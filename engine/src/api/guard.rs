@@ -64,10 +64,10 @@ async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
             )
             .into_response()
         }
-        Err(_) => Problem::unavailable(
-            "the request took longer than allowed (api.request_timeout_ms)",
-        )
-        .into_response(),
+        Err(_) => {
+            Problem::unavailable("the request took longer than allowed (api.request_timeout_ms)")
+                .into_response()
+        }
     }
 }
 
@@ -108,7 +108,9 @@ fn names_this_machine(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
             "foreign_host",
             format!("the request is for host \"{host}\", which is not this machine"),
         )
-        .with_hint("Use http://127.0.0.1 or http://localhost; a proxy has to set the Host header so."));
+        .with_hint(
+            "Use http://127.0.0.1 or http://localhost; a proxy has to set the Host header so.",
+        ));
     }
     for origin in headers.get_all(header::ORIGIN) {
         let origin = origin.to_str().unwrap_or_default();
@@ -146,7 +148,15 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_are_loopback() {
-        for host in ["localhost", "LOCALHOST:80", "127.0.0.1:7171", "127.1.2.3", "[::1]", "[::1]:7171", "localhost."] {
+        for host in [
+            "localhost",
+            "LOCALHOST:80",
+            "127.0.0.1:7171",
+            "127.1.2.3",
+            "[::1]",
+            "[::1]:7171",
+            "localhost.",
+        ] {
             assert!(is_loopback(host), "{host}");
         }
         for host in [
@@ -175,9 +185,15 @@ mod tests {
                 .map_err(|problem| problem.status().as_u16())
         };
         assert_eq!(check("localhost:7171", None), Ok(()));
-        assert_eq!(check("localhost:7171", Some("http://127.0.0.1:3000")), Ok(()));
+        assert_eq!(
+            check("localhost:7171", Some("http://127.0.0.1:3000")),
+            Ok(())
+        );
         assert_eq!(check("example.org", None), Err(421));
-        assert_eq!(check("localhost:7171", Some("https://example.org")), Err(403));
+        assert_eq!(
+            check("localhost:7171", Some("https://example.org")),
+            Err(403)
+        );
         assert_eq!(check("localhost:7171", Some("null")), Err(403));
     }
 }

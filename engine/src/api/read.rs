@@ -222,7 +222,15 @@ impl<'a> Ask<'a> {
         let mut is_late = false;
         if let Some(position) = request.min_position {
             let wait = request.wait.unwrap_or(self.shared.limits.default_wait);
-            is_late = !self.shared.reach(live, position, wait).await?;
+            is_late = match self.shared.reach(live, position, wait).await {
+                Ok(is_reached) => !is_reached,
+                Err(Stop::Refused(problem)) => {
+                    let fresh = crate::query::freshness(&self.shared.pool, &self.model, target);
+                    let answered = self.answered(live, &fresh.await?, &request, false).await;
+                    return Ok(answered.with(problem.into_response(), None));
+                }
+                Err(failed) => return Err(failed),
+            };
             if is_late && !self.stale_is_ok {
                 return self.too_late(live, target, position, wait).await;
             }

@@ -58,7 +58,10 @@ enum Action {
 pub fn run(args: &DeadLettersArgs) -> Result<()> {
     let engine = Engine::new(&args.engine);
     let path = |projection: &str, rest: &str| {
-        format!("/admin/projections/{}/dead-letters{rest}", encoded(projection))
+        format!(
+            "/admin/projections/{}/dead-letters{rest}",
+            encoded(projection)
+        )
     };
     match &args.action {
         Action::List { projection, json } => {
@@ -83,7 +86,9 @@ pub fn run(args: &DeadLettersArgs) -> Result<()> {
             let answer: Value = engine.post(&path(projection, "/discard"), &body.to_string())?;
             println!(
                 "discarded event {} of stream {}; {} that waited behind it are tried again",
-                answer["discarded"]["position"], answer["discarded"]["stream_id"], answer["retried"]
+                answer["discarded"]["position"],
+                answer["discarded"]["stream_id"],
+                answer["retried"]
             );
         }
     }
@@ -91,7 +96,9 @@ pub fn run(args: &DeadLettersArgs) -> Result<()> {
 }
 
 fn print(answer: &Value) {
-    let letters = answer["dead_letters"].as_array().map_or(&[][..], Vec::as_slice);
+    let letters = answer["dead_letters"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
     if letters.is_empty() {
         println!("no dead letters");
     }

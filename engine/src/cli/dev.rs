@@ -30,7 +30,12 @@ pub struct DevArgs {
     #[arg(long, default_value = ".gobo/dev", value_name = "FOLDER")]
     pub data_dir: PathBuf,
     /// Where HTTP is served.
-    #[arg(long, env = "GOBO_LISTEN", default_value = "127.0.0.1:7171", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "GOBO_LISTEN",
+        default_value = "127.0.0.1:7171",
+        value_name = "ADDRESS"
+    )]
     pub listen: SocketAddr,
     /// What is logged, as in gobo.toml.
     #[arg(long, env = "GOBO_LOG", default_value = "info", value_name = "FILTER")]
@@ -50,7 +55,9 @@ pub fn run(args: DevArgs) -> Result<()> {
     };
     let ran = engine(&args, url, cluster.as_ref());
     if let Some(cluster) = &mut cluster {
-        cluster.stop().context("the private database did not stop in good order")?;
+        cluster
+            .stop()
+            .context("the private database did not stop in good order")?;
     }
     ran
 }
@@ -58,7 +65,12 @@ pub fn run(args: DevArgs) -> Result<()> {
 fn engine(args: &DevArgs, url: String, cluster: Option<&Cluster>) -> Result<()> {
     let plugins = args.plugins.clone().unwrap_or_else(|| {
         let usual = Path::new("plugins");
-        if usual.is_dir() { usual } else { Path::new(".") }.to_owned()
+        if usual.is_dir() {
+            usual
+        } else {
+            Path::new(".")
+        }
+        .to_owned()
     });
     let mut config = Config {
         listen: args.listen,
@@ -86,17 +98,28 @@ fn print_banner(args: &DevArgs, config: &Config, cluster: Option<&Cluster>, plug
     eprintln!();
     match cluster {
         Some(cluster) => {
-            eprintln!("  data       {} (kept between runs)", cluster.data().display());
+            eprintln!(
+                "  data       {} (kept between runs)",
+                cluster.data().display()
+            );
             if let Some(wanted) = cluster.instead_of() {
-                eprintln!("             not in {}: the database's account cannot enter it", wanted.display());
+                eprintln!(
+                    "             not in {}: the database's account cannot enter it",
+                    wanted.display()
+                );
             }
-            eprintln!("             to drop it: stop gobo, then rm -r {}", cluster.data().display());
+            eprintln!(
+                "             to drop it: stop gobo, then rm -r {}",
+                cluster.data().display()
+            );
             eprintln!("  sql        {}", cluster.psql(DATABASE));
         }
         None => eprintln!("  database   {}", mask_password(&config.database.url)),
     }
     eprintln!("  plugins    {shown}: every .wasm file in it is deployed when it is saved");
-    eprintln!("  append     gobo append my-stream SomethingHappened '{{\"amount\": 1}}' --url {web}");
+    eprintln!(
+        "  append     gobo append my-stream SomethingHappened '{{\"amount\": 1}}' --url {web}"
+    );
     eprintln!("  read       curl {web}/read/READ_MODEL");
     eprintln!("  status     curl {web}/admin/projections");
     eprintln!("  Ctrl-C stops everything");

@@ -60,7 +60,12 @@ impl Engine {
     }
 
     /// Sends a module: to `path` with PUT, when it is a projection's own, else with POST.
-    pub fn send_module<T: DeserializeOwned>(&self, path: &str, is_own: bool, wasm: &[u8]) -> Result<T> {
+    pub fn send_module<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        is_own: bool,
+        wasm: &[u8],
+    ) -> Result<T> {
         let address = format!("{}{path}", self.url);
         let request = match is_own {
             true => self.agent.put(address),

@@ -57,7 +57,12 @@ fn print(answer: &Value) -> Result<Option<i64>> {
     for line in answer["lines"].as_array().into_iter().flatten() {
         let text = |member: &str| line[member].as_str().unwrap_or_default();
         let (at, level) = (text("at"), text("level"));
-        writeln!(out, "{at} {level:5} [{}] {}", line["position"], text("message"))?;
+        writeln!(
+            out,
+            "{at} {level:5} [{}] {}",
+            line["position"],
+            text("message")
+        )?;
         last = line["id"].as_i64().or(last);
     }
     out.flush()?;

@@ -12,7 +12,15 @@ use super::engine::{Away, Engine, EngineArgs};
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 const COLUMNS: [&str; 9] = [
-    "PROJECTION", "STATE", "POSITION", "HEAD", "LAG", "EVENTS/S", "DEAD", "GENERATION", "OWNER",
+    "PROJECTION",
+    "STATE",
+    "POSITION",
+    "HEAD",
+    "LAG",
+    "EVENTS/S",
+    "DEAD",
+    "GENERATION",
+    "OWNER",
 ];
 
 /// Show the projections: state, position, lag, rate.
@@ -53,7 +61,9 @@ pub fn run(args: &StatusArgs) -> Result<()> {
 
 /// The projections as lines of text, each followed by its error if it has one.
 fn table(answer: &Value) -> String {
-    let projections = answer["projections"].as_array().map_or(&[][..], Vec::as_slice);
+    let projections = answer["projections"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
     if projections.is_empty() {
         return "no projections: deploy one with `gobo deploy FILE.wasm`\n".to_owned();
     }
@@ -64,7 +74,9 @@ fn table(answer: &Value) -> String {
     };
     let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded = cells.zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
+        let padded = cells
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:width$}"));
         format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
     };
     let mut text = line(&mut COLUMNS.into_iter());
@@ -121,8 +133,14 @@ mod tests {
         ] });
         let text = table(&answer);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "PROJECTION     STATE    POSITION  HEAD  LAG    EVENTS/S  DEAD  GENERATION  OWNER");
-        assert_eq!(lines[1], "orders         running  12        12    0.0 s  3.2       0     1           host:1");
+        assert_eq!(
+            lines[0],
+            "PROJECTION     STATE    POSITION  HEAD  LAG    EVENTS/S  DEAD  GENERATION  OWNER"
+        );
+        assert_eq!(
+            lines[1],
+            "orders         running  12        12    0.0 s  3.2       0     1           host:1"
+        );
         assert_eq!(lines[3], "    at event 6: no");
     }
 }

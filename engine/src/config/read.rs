@@ -165,7 +165,12 @@ mod tests {
     #[test]
     fn a_typing_error_is_refused_with_file_line_key_and_nearest_key() {
         let error = parse("[database]\nurl = 'x'\n[limits]\nmemory_byte = 1\n", &[]).unwrap_err();
-        for part in ["gobo.toml", "line 4", "memory_byte", "Did you mean `memory_bytes`?"] {
+        for part in [
+            "gobo.toml",
+            "line 4",
+            "memory_byte",
+            "Did you mean `memory_bytes`?",
+        ] {
             assert!(error.contains(part), "{part} is missing in: {error}");
         }
     }

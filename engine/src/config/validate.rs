@@ -47,7 +47,9 @@ impl Config {
         if !simple {
             return refuse(
                 "database.read_schema",
-                format!("\"{schema}\" must be lower-case letters, digits and underscores, at most 63"),
+                format!(
+                    "\"{schema}\" must be lower-case letters, digits and underscores, at most 63"
+                ),
             );
         }
         if schema.starts_with("pg_")
@@ -72,20 +74,52 @@ impl Config {
             api,
             ..
         } = self;
-        within("database.api_connections", database.api_connections, 1..=1_000)?;
-        within("database.control_connections", database.control_connections, 3..=100)?;
-        within("limits.memory_bytes", limits.memory_bytes, 1_024 * KIB..=4 * GIB)?;
+        within(
+            "database.api_connections",
+            database.api_connections,
+            1..=1_000,
+        )?;
+        within(
+            "database.control_connections",
+            database.control_connections,
+            3..=100,
+        )?;
+        within(
+            "limits.memory_bytes",
+            limits.memory_bytes,
+            1_024 * KIB..=4 * GIB,
+        )?;
         within("limits.batch_time_ms", limits.batch_time_ms, 10..=600_000)?;
-        within("limits.output_bytes", limits.output_bytes, 64 * KIB..=2 * GIB)?;
+        within(
+            "limits.output_bytes",
+            limits.output_bytes,
+            64 * KIB..=2 * GIB,
+        )?;
         within("limits.log_lines", limits.log_lines, 0..=100_000)?;
-        within("limits.message_bytes", limits.message_bytes, 64..=1_024 * KIB)?;
-        within("limits.keys_per_batch", limits.keys_per_batch, 1..=10_000_000)?;
+        within(
+            "limits.message_bytes",
+            limits.message_bytes,
+            64..=1_024 * KIB,
+        )?;
+        within(
+            "limits.keys_per_batch",
+            limits.keys_per_batch,
+            1..=10_000_000,
+        )?;
         within("limits.rounds", limits.rounds, 1..=10_000)?;
         within("limits.module_bytes", limits.module_bytes, KIB..=GIB)?;
-        within("limits.concurrent_instances", limits.concurrent_instances, 4..=10_000)?;
+        within(
+            "limits.concurrent_instances",
+            limits.concurrent_instances,
+            4..=10_000,
+        )?;
         within("engine.batch_events", engine.batch_events, 1..=1_000_000)?;
         within("engine.batch_bytes", engine.batch_bytes, KIB..=GIB)?;
-        within("engine.row_cache_bytes", engine.row_cache_bytes, 0..=64 * GIB)?;
+        within(
+            "engine.row_cache_bytes",
+            engine.row_cache_bytes,
+            0..=64 * GIB,
+        )?;
         within("engine.commit_rows", engine.commit_rows, 1..=10_000_000)?;
         within("engine.batches_ahead", engine.batches_ahead, 1..=1_000)?;
         within("engine.commit_bytes", engine.commit_bytes, KIB..=GIB)?;
@@ -94,9 +128,17 @@ impl Config {
         within("api.max_connections", api.max_connections, 1..=100_000)?;
         within("api.max_requests", api.max_requests, 1..=100_000)?;
         within("api.max_rows", api.max_rows, 1..=1_000_000)?;
-        within("api.statement_timeout_ms", api.statement_timeout_ms, 1..=3_600_000)?;
+        within(
+            "api.statement_timeout_ms",
+            api.statement_timeout_ms,
+            1..=3_600_000,
+        )?;
         within("api.max_wait_ms", api.max_wait_ms, 0..=3_600_000)?;
-        within("api.request_timeout_ms", api.request_timeout_ms, 100..=3_600_000)?;
+        within(
+            "api.request_timeout_ms",
+            api.request_timeout_ms,
+            100..=3_600_000,
+        )?;
         if api.max_wait_ms >= api.request_timeout_ms {
             return refuse(
                 "api.max_wait_ms",
@@ -135,7 +177,11 @@ fn within<N: PartialOrd + Display>(
     }
     refuse(
         key,
-        format!("{value} is not between {} and {}", range.start(), range.end()),
+        format!(
+            "{value} is not between {} and {}",
+            range.start(),
+            range.end()
+        ),
     )
 }
 
@@ -158,13 +204,25 @@ mod tests {
             let error = config.check().unwrap_err().to_string();
             assert!(error.starts_with(key), "{error}");
         };
-        check("listen = '0.0.0.0:7171'", "listen: 0.0.0.0:7171 can be reached");
+        check(
+            "listen = '0.0.0.0:7171'",
+            "listen: 0.0.0.0:7171 can be reached",
+        );
         check("log = '=='", "log");
-        check("[database]\nread_schema = 'pg_read'", "database.read_schema");
+        check(
+            "[database]\nread_schema = 'pg_read'",
+            "database.read_schema",
+        );
         check("[database]\nread_schema = 'a\"b'", "database.read_schema");
-        check("[engine]\nbatch_events = 0", "engine.batch_events: 0 is not between 1 and");
+        check(
+            "[engine]\nbatch_events = 0",
+            "engine.batch_events: 0 is not between 1 and",
+        );
         check("[api]\nmax_wait_ms = 60000", "api.max_wait_ms");
-        check("[projections.orders]\nsource = 'shop'", "projections.orders.source");
+        check(
+            "[projections.orders]\nsource = 'shop'",
+            "projections.orders.source",
+        );
     }
 
     #[test]

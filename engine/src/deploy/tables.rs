@@ -12,7 +12,10 @@ pub(super) fn differences(old: &[ReadModel], new: &[ReadModel]) -> Vec<String> {
                 let before = found.len();
                 compare(other, model, &mut found);
                 if found.len() == before && !other.same_table(model) {
-                    found.push(format!("the table of read model \"{}\" differs", model.name));
+                    found.push(format!(
+                        "the table of read model \"{}\" differs",
+                        model.name
+                    ));
                 }
             }
         }
@@ -136,12 +139,20 @@ mod tests {
     #[test]
     fn every_difference_is_named() {
         let old = model(
-            &[("id", "text", false), ("price", "int4", false), ("side", "text", false)],
+            &[
+                ("id", "text", false),
+                ("price", "int4", false),
+                ("side", "text", false),
+            ],
             &[0],
             &[&[2]],
         );
         let mut new = model(
-            &[("id", "text", false), ("price", "numeric", true), ("user", "text", false)],
+            &[
+                ("id", "text", false),
+                ("price", "numeric", true),
+                ("user", "text", false),
+            ],
             &[0, 2],
             &[],
         );

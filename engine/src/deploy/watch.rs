@@ -199,9 +199,9 @@ impl Watcher {
                 self.refused.remove(path);
             }
             Err(DeployError::Pool(error)) => return Err(error),
-            Err(DeployError::Database(error) | DeployError::Schema(SchemaError::Database(error)))
-                if crate::db::is_infrastructure(&error) =>
-            {
+            Err(
+                DeployError::Database(error) | DeployError::Schema(SchemaError::Database(error)),
+            ) if crate::db::is_infrastructure(&error) => {
                 return Err(PoolError::Backend(error));
             }
             Err(error) => {
@@ -252,7 +252,11 @@ async fn modules(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     while let Some(entry) = entries.next_entry().await? {
         let path = entry.path();
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !hidden && path.extension().is_some_and(|extension| extension == "wasm") {
+        if !hidden
+            && path
+                .extension()
+                .is_some_and(|extension| extension == "wasm")
+        {
             files.push(path);
         }
     }

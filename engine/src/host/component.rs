@@ -125,7 +125,13 @@ fn check_contract(wasm: &[u8]) -> Result<(), String> {
     let (_, bindgen) = wit_component::metadata::decode(wasm)
         .map_err(|error| format!("its component-type section cannot be read: {error:#}"))?;
     // The sections are merged into a world of their own, so the package is what tells.
-    let packages = || bindgen.resolve.packages.iter().map(|(_, package)| &package.name);
+    let packages = || {
+        bindgen
+            .resolve
+            .packages
+            .iter()
+            .map(|(_, package)| &package.name)
+    };
     let fits = packages().any(|name| {
         let version = name.version.as_ref().map(ToString::to_string);
         name.namespace == "gobo"
@@ -135,7 +141,10 @@ fn check_contract(wasm: &[u8]) -> Result<(), String> {
     if fits {
         return Ok(());
     }
-    let found: Vec<_> = packages().map(ToString::to_string).filter(|name| name != "root:root").collect();
+    let found: Vec<_> = packages()
+        .map(ToString::to_string)
+        .filter(|name| name != "root:root")
+        .collect();
     Err(format!(
         "the module implements {}; this engine runs gobo:projection@{}: use a matching gobo-sdk or engine",
         found.join(", "),

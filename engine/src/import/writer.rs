@@ -1,8 +1,7 @@
 //! Chunks into the table: versions, COPY, and how far the import has come, in one transaction.
 //!
-//! No stream is locked: that would need a lock per stream, or one that stops every writer. Versions are taken from what
-//! is known, and the table's unique constraints tell when somebody else was there; then everything is looked up and the
-//! chunk is stored again.
+//! At first no stream is locked and little is looked up: the table's unique constraints tell when an assumption was wrong
+//! or somebody else was there. Then the chunk is stored again, with ever more care.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
@@ -12,12 +11,10 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Statement, Transaction};
-use uuid::Uuid;
 
 use super::chunk::{COLUMNS, Chunk, Mark};
-use super::{ImportError, Timing};
+use super::{ImportError, Timing, present};
 use crate::event::{Micros, Position};
-use crate::frame::Reader;
 
 /// The start of a binary COPY: signature, flags, no header extension (PostgreSQL's manual, COPY).
 const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -28,6 +25,20 @@ const ATTEMPTS: u32 = 6;
 /// Streams whose last version is remembered from chunk to chunk.
 const REMEMBERED_STREAMS: usize = 500_000;
 
+/// PostgreSQL's table of locks is bounded, and shared by all.
+const MOST_LOCKS: usize = 1_000;
+
+/// How much is made sure of before a chunk is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Care {
+    /// Versions are as they were left, new streams are new, and no event is there yet.
+    Assuming,
+    /// All of that is looked up.
+    LookingUp,
+    /// And nobody else may append to the chunk's streams meanwhile.
+    Locking,
+}
+
 /// Stores the chunks of one import, in order.
 #[derive(Debug)]
 pub(super) struct Writer<'c> {
@@ -36,8 +47,7 @@ pub(super) struct Writer<'c> {
     statements: Statements,
     /// The last versions of streams that this import wrote to. They can be outdated, then only too low.
     versions: HashMap<String, i64>,
-    /// Look everything up before a chunk is stored, because the one before needed it.
-    careful: bool,
+    care: Care,
     now: Micros,
     last_position: Position,
     timing: Timing,
@@ -45,9 +55,9 @@ pub(super) struct Writer<'c> {
 
 #[derive(Debug)]
 struct Statements {
+    lock_streams: Statement,
     versions: Statement,
-    present: Statement,
-    same: Statement,
+    stored: present::Statements,
     record: Statement,
     copy: Statement,
 }
@@ -73,14 +83,10 @@ impl<'c> Writer<'c> {
                  set plan_cache_mode = force_generic_plan",
             )
             .await?;
-        // Held until the end of the session.
-        let lock = "select pg_try_advisory_lock(hashtextextended('gobo import ' || $1, 7265696)), \
-                    (extract(epoch from clock_timestamp()) * 1000000)::int8 - 946684800000000";
-        let row = client.query_one(lock, &[&name]).await?;
-        if !row.get::<_, bool>(0) {
-            return Err(ImportError::Busy(name.to_owned()));
-        }
-        let now = row.get(1);
+        take_name(client, name).await?;
+        let sql =
+            "select (extract(epoch from clock_timestamp()) * 1000000)::int8 - 946684800000000";
+        let now = client.query_one(sql, &[]).await?.get(0);
         let sql =
             "select bytes, lines, prefix_sha256, last_position from gobo.imports where name = $1";
         let row = client.query_opt(sql, &[&name]).await?;
@@ -93,9 +99,12 @@ impl<'c> Writer<'c> {
             },
         };
         let statements = Statements {
+            lock_streams: client.prepare(include_str!("sql/lock_streams.sql")).await?,
             versions: client.prepare(include_str!("sql/versions.sql")).await?,
-            present: client.prepare(include_str!("sql/present.sql")).await?,
-            same: client.prepare(include_str!("sql/same.sql")).await?,
+            stored: present::Statements {
+                present: client.prepare(include_str!("sql/present.sql")).await?,
+                same: client.prepare(include_str!("sql/same.sql")).await?,
+            },
             record: client.prepare(include_str!("sql/record.sql")).await?,
             copy: client
                 .prepare(&format!(
@@ -108,7 +117,7 @@ impl<'c> Writer<'c> {
             name: name.to_owned(),
             statements,
             versions: HashMap::new(),
-            careful: false,
+            care: Care::Assuming,
             now,
             last_position: row.map_or(0, |row| row.get(3)),
             timing: Timing::default(),
@@ -131,23 +140,28 @@ impl<'c> Writer<'c> {
 
     /// Stores one chunk, all or none.
     pub(super) async fn store(&mut self, mut chunk: Chunk) -> Result<Stored, ImportError> {
-        for attempt in 1..=ATTEMPTS {
-            match self.try_store(&mut chunk).await {
+        for _ in 1..=ATTEMPTS {
+            let failure = match self.try_store(&mut chunk).await {
                 Ok(stored) => {
-                    self.careful = stored.present > 0;
+                    self.care = match self.care {
+                        Care::Locking => Care::Locking,
+                        _ if stored.present > 0 => Care::LookingUp,
+                        _ => Care::Assuming,
+                    };
                     return Ok(stored);
                 }
-                // What was assumed may be wrong; what was looked up is not, unless others write at the same time.
-                Err(Failure::Line { .. }) if !self.careful => {}
-                Err(Failure::Database(error)) if is_conflict(&error) && attempt < ATTEMPTS => {}
-                Err(Failure::Database(error)) if is_conflict(&error) => break,
-                Err(Failure::Database(error)) => return Err(error.into()),
-                Err(Failure::Line { line, reason }) => {
+                Err(failure) => failure,
+            };
+            let enough = match failure {
+                // What was assumed may be wrong; what was looked up is not.
+                Failure::Line { line, reason } if self.care >= Care::LookingUp => {
                     return Err(ImportError::Line { line, reason });
                 }
-            }
-            self.careful = true;
-            self.versions.clear();
+                Failure::Database(error) if !is_conflict(&error) => return Err(error.into()),
+                Failure::Database(error) if is_about_versions(&error) => Care::Locking,
+                Failure::Line { .. } | Failure::Database(_) => Care::LookingUp,
+            };
+            self.care = self.care.max(enough);
         }
         Err(ImportError::Crowded {
             first: chunk.records.first().map_or(0, |record| record.line),
@@ -168,13 +182,18 @@ impl<'c> Writer<'c> {
 
     async fn try_store(&mut self, chunk: &mut Chunk) -> Result<Stored, Failure> {
         let began = Instant::now();
-        if self.careful {
+        if self.care >= Care::LookingUp {
             self.versions.clear();
         }
         let transaction = self.client.transaction().await?;
         let statements = &self.statements;
-        let present = if self.careful {
-            present(&transaction, statements, chunk).await?
+        if self.care == Care::Locking && chunk.streams.len() <= MOST_LOCKS {
+            transaction
+                .execute(&statements.lock_streams, &[&chunk.streams])
+                .await?;
+        }
+        let present = if self.care >= Care::LookingUp {
+            present::present(&transaction, &statements.stored, chunk).await?
         } else {
             HashSet::new()
         };
@@ -183,7 +202,7 @@ impl<'c> Writer<'c> {
             statements,
             chunk,
             &self.versions,
-            !self.careful,
+            self.care == Care::Assuming,
         )
         .await?;
         assign_versions(chunk, &present, &mut versions)?;
@@ -217,7 +236,23 @@ impl<'c> Writer<'c> {
     }
 }
 
-enum Failure {
+/// Locks the import's name until the end of the session. Waits a moment: the session of a run that has just ended may
+/// still be ending.
+async fn take_name(client: &Client, name: &str) -> Result<(), ImportError> {
+    client.batch_execute("set lock_timeout = '2s'").await?;
+    let sql = "select pg_advisory_lock(hashtextextended('gobo import ' || $1, 7265696))";
+    match client.execute(sql, &[&name]).await {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            return Err(ImportError::Busy(name.to_owned()));
+        }
+        result => result?,
+    };
+    client.batch_execute("reset lock_timeout").await?;
+    Ok(())
+}
+
+/// Why a chunk was not stored this time.
+pub(super) enum Failure {
     Line { line: u64, reason: String },
     Database(tokio_postgres::Error),
 }
@@ -235,6 +270,12 @@ fn is_conflict(error: &tokio_postgres::Error) -> bool {
         SqlState::T_R_DEADLOCK_DETECTED,
     ];
     error.code().is_some_and(|code| conflicts.contains(code))
+}
+
+/// Whether somebody else has written to one of the streams.
+fn is_about_versions(error: &tokio_postgres::Error) -> bool {
+    let constraint = error.as_db_error().and_then(|raised| raised.constraint());
+    constraint.is_none_or(|name| name == "events_stream_version")
 }
 
 fn signed(number: u64) -> i64 {
@@ -312,104 +353,6 @@ fn assign_versions(
         chunk.set_version(index, next);
     }
     Ok(())
-}
-
-/// The records that need not be stored because they are: in the table, or earlier in this chunk. One with the event_id of
-/// an event that is different fails.
-async fn present(
-    transaction: &Transaction<'_>,
-    statements: &Statements,
-    chunk: &Chunk,
-) -> Result<HashSet<usize>, Failure> {
-    let mut present = repeated(chunk)?;
-    let ids: Vec<Uuid> = chunk.records.iter().map(|r| r.event_id).collect();
-    let rows = transaction.query(&statements.present, &[&ids]).await?;
-    let found: Vec<(usize, i64)> = rows
-        .iter()
-        .map(|row| {
-            let index = usize::try_from(row.get::<_, i64>(0)).unwrap_or_default();
-            (index, row.get(1))
-        })
-        .collect();
-    if found.is_empty() {
-        return Ok(present);
-    }
-    let same = same(transaction, statements, chunk, &found).await?;
-    for ((index, version), same) in found.into_iter().zip(same) {
-        let record = &chunk.records[index];
-        let other_version = record.version.is_some_and(|given| given != version);
-        if !same || other_version {
-            return Err(Failure::Line {
-                line: record.line,
-                reason: format!(
-                    "its event_id {} is stored already, with other content",
-                    record.event_id
-                ),
-            });
-        }
-        present.insert(index);
-    }
-    Ok(present)
-}
-
-/// The records that repeat one before them in the chunk.
-fn repeated(chunk: &Chunk) -> Result<HashSet<usize>, Failure> {
-    let mut repeated = HashSet::new();
-    let mut first_of: HashMap<Uuid, usize> = HashMap::with_capacity(chunk.records.len());
-    for (index, record) in chunk.records.iter().enumerate() {
-        let first = *first_of.entry(record.event_id).or_insert(index);
-        if first == index {
-            continue;
-        }
-        let other = &chunk.records[first];
-        if record.version != other.version || !chunk.same_content(index, first) {
-            return Err(Failure::Line {
-                line: record.line,
-                reason: format!(
-                    "its event_id {} is that of line {}, with other content",
-                    record.event_id, other.line
-                ),
-            });
-        }
-        repeated.insert(index);
-    }
-    Ok(repeated)
-}
-
-/// Whether each record of `found` has the content that is stored under its event_id.
-async fn same(
-    transaction: &Transaction<'_>,
-    statements: &Statements,
-    chunk: &Chunk,
-    found: &[(usize, i64)],
-) -> Result<Vec<bool>, tokio_postgres::Error> {
-    let (mut ids, mut streams, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut datas, mut metadatas, mut moments) = (Vec::new(), Vec::new(), Vec::new());
-    let mut fields = Vec::new();
-    for &(index, _) in found {
-        let record = &chunk.records[index];
-        let tuple = &chunk.tuples[record.tuple.clone()];
-        // Written by ourselves, from text.
-        if Reader::new(tuple).tuple(&mut fields).is_err() {
-            continue;
-        }
-        let text = |field: usize| {
-            fields[field].map(|bytes| std::str::from_utf8(bytes).unwrap_or_default())
-        };
-        ids.push(record.event_id);
-        streams.push(text(0));
-        kinds.push(text(2));
-        datas.push(text(3));
-        metadatas.push(text(4));
-        moments.push(record.occurred_at);
-    }
-    let rows = transaction
-        .query(
-            &statements.same,
-            &[&ids, &streams, &kinds, &datas, &metadatas, &moments],
-        )
-        .await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Sends the records that are not present already; returns how many.

@@ -91,7 +91,7 @@ const FRESHNESS: &str = "c.position, coalesce(m.revision, 0) as revision, dead.c
 
 fn fresh_from() -> String {
     format!(
-        "(select * from gobo.checkpoints where generation = $1) as c left join gobo.read_models m on m.name = $2 \
+        "(select generation, position from gobo.checkpoints where generation = $1) as c left join gobo.read_models m on m.name = $2 \
          cross join lateral (select count(*) as count from (select 1 from gobo.dead_letters d \
          where d.generation = c.generation and d.state <> 'discarded' limit {MAX_DEAD_LETTERS}) as letters) as dead"
     )

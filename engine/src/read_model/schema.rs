@@ -212,7 +212,10 @@ const SYSTEM_COMMENTS: [(&str, &str); 3] = [
         "_revision",
         "The revision of the read model at which this row was last written.",
     ),
-    ("_updated_at", "When the last event that changed this row was recorded."),
+    (
+        "_updated_at",
+        "When the last event that changed this row was recorded.",
+    ),
 ];
 
 /// `place` keeps the names of keys and indexes apart even when they are cut to PostgreSQL's 63 bytes; the leading

@@ -142,8 +142,8 @@ impl Table {
     pub(super) fn prefix_sql(&self) -> String {
         let Self { name, position, .. } = self;
         format!(
-            "select coalesce(max(p), $1) from (select p, row_number() over (order by p) as n from (\
-             select {position}::int8 as p from {name} where {position} > $1 order by {position} limit $2) as next) \
+            "select coalesce(max(p), $1::int8) from (select p, row_number() over (order by p) as n from (\
+             select {position}::int8 as p from {name} where {position} > $1::int8 order by {position} limit $2) as next) \
              as numbered where p = $1 + n"
         )
     }
@@ -198,7 +198,7 @@ impl Table {
             ..
         } = self;
         format!(
-            "select {recorded_at} from {name} where {position} > $1 order by {position} limit 1"
+            "select {recorded_at} from {name} where {position} > $1::int8 order by {position} limit 1"
         )
     }
 
@@ -210,7 +210,7 @@ impl Table {
             event_id,
             ..
         } = self;
-        format!("select {event_id} from {name} where {position} = $1")
+        format!("select {event_id} from {name} where {position} = $1::int8")
     }
 
     /// The first position in `(after, through]`, of any of the types.

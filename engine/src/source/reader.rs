@@ -64,17 +64,15 @@ impl Reader {
     ) -> Result<Batch, SourceError> {
         let head = self.head().await?;
         let upto = limits.upto.unwrap_or(Position::MAX);
+        let safe = head.position.max(self.source.verified(head.epoch));
         let near = self.source.ring().since(after);
-        if let Some((batches, through)) = near {
-            return Ok(ring::select(
-                &batches,
-                after,
-                through.min(upto),
-                types,
-                &limits,
-            ));
+        if let Some((batches, through)) = near
+            && through >= safe.min(upto)
+        {
+            let through = through.min(upto);
+            return Ok(ring::select(&batches, after, through, types, &limits));
         }
-        let through = head.position.min(upto).min(after.saturating_add(SPAN));
+        let through = safe.min(upto).min(after.saturating_add(SPAN));
         if through <= after {
             return Ok(Batch::empty(after));
         }
@@ -159,22 +157,20 @@ impl Reader {
         types: Option<&[String]>,
         limits: &Limits,
     ) -> Result<Batch, SourceError> {
-        let database = self.source.database().clone();
         // A little less than would fit, so that a scan seldom has to be broken off.
         let fitting = limits.max_bytes / self.event_bytes.max(1) * 9 / 10;
         let limit = fitting.clamp(1, limits.max_events.max(1));
-        let (client, table) = self.session(head).await?;
-        let sql = table.copy_sql(after, through, types, limit);
-        let (mut batch, mut end) = scan(&database, client, &sql, after, limits.max_bytes).await?;
+        let range = Range {
+            after,
+            through,
+            types,
+        };
+        let (mut batch, mut end) = self.scan(head, range, limit, limits.max_bytes).await?;
         if matches!(end, End::Misfit(_)) && batch.is_empty() {
             // The server may have sorted, and so failed early: is it really the very next one?
-            let sql = table.copy_sql(after, through, types, 1);
-            let first = scan(&database, client, &sql, after, limits.max_bytes).await;
-            (batch, end) = first?;
+            (batch, end) = self.scan(head, range, 1, limits.max_bytes).await?;
             if let End::Misfit(said) = end {
-                return Err(
-                    unfit(client, table, table.first_sql(after, through, types), &said).await,
-                );
+                return Err(self.unfit(head, range, &said).await);
             }
             end = End::Full;
         }
@@ -187,6 +183,44 @@ impl Reader {
             self.event_bytes = (batch.frame().len() / batch.len()).max(1);
         }
         Ok(batch)
+    }
+
+    async fn scan(
+        &mut self,
+        head: &SafeHead,
+        range: Range<'_>,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<(Batch, End), SourceError> {
+        let (client, table) = self.session(head).await?;
+        let sql = table.copy_sql(range.after, range.through, range.types, limit);
+        let (batch, end) = scan(client, &sql, range.after, max_bytes).await?;
+        if end != End::Complete
+            && let Some(session) = self.session.take()
+        {
+            // Whatever else the server has to send is stopped at its root. The session is given up, because a
+            // cancellation that comes late would hit its next statement.
+            self.source.database().cancel(&session.client).await;
+        }
+        Ok((batch, end))
+    }
+
+    /// Names the first event of `range`, which does not fit its wire types.
+    async fn unfit(&mut self, head: &SafeHead, range: Range<'_>, said: &str) -> SourceError {
+        let (client, table) = match self.session(head).await {
+            Ok(session) => session,
+            Err(lost) => return lost,
+        };
+        let sql = table.first_sql(range.after, range.through, range.types);
+        match client.query_opt(&sql, &[]).await {
+            Err(error) => failed(&error, table.name()),
+            Ok(None) => SourceError::Infrastructure("an event disappeared".into()),
+            Ok(Some(row)) => refused(format!(
+                "the event at position {} of {} does not fit: {said}",
+                row.get::<_, Position>(0),
+                table.name()
+            )),
+        }
     }
 
     /// The state of things, once it is known.
@@ -264,17 +298,12 @@ impl Drop for Reader {
     }
 }
 
-/// Names the event that does not fit its wire types: the one that `sql` finds.
-async fn unfit(client: &Client, table: &Table, sql: String, said: &str) -> SourceError {
-    match client.query_opt(&sql, &[]).await {
-        Err(error) => failed(&error, table.name()),
-        Ok(None) => SourceError::Infrastructure("an event disappeared".into()),
-        Ok(Some(row)) => refused(format!(
-            "the event at position {} of {} does not fit: {said}",
-            row.get::<_, Position>(0),
-            table.name()
-        )),
-    }
+/// What one statement reads.
+#[derive(Debug, Clone, Copy)]
+struct Range<'a> {
+    after: Position,
+    through: Position,
+    types: Option<&'a [String]>,
 }
 
 /// A `timestamptz` as PostgreSQL sends it.

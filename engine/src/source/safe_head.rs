@@ -3,10 +3,11 @@
 //! Positions become visible out of order: a transaction draws 7, another draws 8 and commits first. Whoever reads up to
 //! 8 then and goes on from there never sees 7. The rule against it, for every look at the database:
 //!
-//! 1. read `H`, the sequence's last value; 2. *then*, in a statement with a snapshot of its own, read `L`, the
-//! transactions that hold the lock which comes before drawing a value and is kept past the moment the row is visible;
-//! 3. everything up to `H` is settled as soon as every transaction of `L` has ended, for a reader whose snapshot is
-//! taken after that was seen.
+//! 1. Read `H`, the sequence's last value.
+//! 2. *Then*, in a statement with a snapshot of its own, read `L`: the transactions that hold the lock which comes before
+//!    drawing a value and is kept past the moment the row is visible.
+//! 3. Everything up to `H` is settled as soon as every transaction of `L` has ended, for a reader whose snapshot is taken
+//!    after that was seen.
 //!
 //! A transaction that is in this look's `L`, but was not in the last one's, has drawn nothing up to the last look's `H`:
 //! it took its lock later. So it is enough to remember for each holder the `H` of the look before it was first seen. The

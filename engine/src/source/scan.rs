@@ -7,26 +7,25 @@ use tokio_postgres::Client;
 
 use super::SourceError;
 use super::columns::refused;
-use crate::db::{self, Database};
+use crate::db;
 use crate::event::{Batch, Position};
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 const TRAILER: [u8; 2] = (-1i16).to_be_bytes();
 
-/// How a scan ended.
+/// How a scan ended. If it is not complete, the session may have more to receive, which it throws away.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// Every row was read.
     Complete,
     /// The batch is full; more rows would follow.
     Full,
-    /// A value does not fit its wire type; what the server said. The rows before it are in the batch.
+    /// A value does not fit its wire type, and why. The rows before it are in the batch.
     Misfit(String),
 }
 
 /// Runs `sql` and collects its rows until `max_bytes` are reached. `after` is where the batch begins.
 pub(super) async fn scan(
-    database: &Database,
     client: &Client,
     sql: &str,
     after: Position,
@@ -53,15 +52,10 @@ pub(super) async fn scan(
         if row == TRAILER || row.is_empty() {
             continue;
         }
-        batch
-            .push(row)
-            .map_err(|error| unfit(row, &error.to_string()))?;
-        if batch.frame().len() >= max_bytes {
-            // Whatever else the server has to send is stopped at its root, then the rest in the pipes is thrown away.
-            // A cancellation that comes too late may hit the session's next statement, which is then tried again.
-            database.cancel(client).await;
-            while let Some(Ok(_)) = stream.next().await {}
-            return Ok((batch, End::Full));
+        match batch.push(row) {
+            Err(error) => return Ok((batch, End::Misfit(error.what))),
+            Ok(()) if batch.frame().len() >= max_bytes => return Ok((batch, End::Full)),
+            Ok(()) => {}
         }
     }
     Ok((batch, End::Complete))
@@ -85,18 +79,4 @@ fn without_header(message: &[u8]) -> Result<&[u8], SourceError> {
     rest.ok_or_else(|| {
         SourceError::Infrastructure("the server's COPY does not begin with its header".into())
     })
-}
-
-fn unfit(row: &[u8], what: &str) -> SourceError {
-    // int16 count, int32 length, int8 position.
-    let position = row
-        .get(6..14)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(i64::from_be_bytes);
-    match position {
-        Some(position) => refused(format!(
-            "the event at position {position} is malformed: {what}"
-        )),
-        None => refused(format!("an event is malformed: {what}")),
-    }
 }

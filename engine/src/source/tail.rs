@@ -92,9 +92,7 @@ impl Tail {
 
     /// One session, from connecting until it ends.
     async fn serve(&mut self) -> Result<Infallible, Ended> {
-        let channel = self.config.notify.as_deref().map(quoted);
-        let channels: Vec<&str> = channel.as_deref().into_iter().collect();
-        let connected = timeout(PATIENCE, self.database.listen(&channels)).await;
+        let connected = timeout(PATIENCE, self.database.listen(&[])).await;
         let (client, mut notifications) = connected
             .map_err(|_| silent())?
             .map_err(|e| Ended::unfit(failed(&e, "the source's connection")))?;
@@ -131,6 +129,12 @@ impl Tail {
             .map_err(|e| failed(&e, "the session"))?;
         let table = Table::find(client, &self.config).await?;
         let lookout = Lookout::new(client, &table, self.config.fence).await?;
+        // Only now: a standby cannot listen, and is to be told apart from a server that is away.
+        if let Some(channel) = &self.config.notify {
+            let listen = format!("listen {}", quoted(channel));
+            let listening = client.batch_execute(&listen).await;
+            listening.map_err(|e| failed(&e, channel))?;
+        }
         Ok((Arc::new(table), lookout))
     }
 
@@ -169,7 +173,7 @@ impl Tail {
             let limit = usize::try_from(SHARED_SPAN).unwrap_or(usize::MAX);
             let sql = table.copy_sql(last.safe, look.safe, None, limit);
             let bytes = self.polling.ring_bytes / 4;
-            match scan(&self.database, client, &sql, last.safe, bytes).await {
+            match scan(client, &sql, last.safe, bytes).await {
                 Ok((mut batch, End::Complete)) => {
                     batch.through = look.safe;
                     self.shared.ring().push(batch);

@@ -7,12 +7,7 @@ mod tests;
 
 /// One row per order.
 #[derive(ReadModel, Clone)]
-#[read_model(
-    table = "orders",
-    per_stream,
-    index(user_id, status),
-    index(symbol, status)
-)]
+#[read_model(table = "orders", per_stream, index(user_id, status), index(symbol))]
 struct Order {
     /// The order's own identifier.
     #[key]
@@ -81,6 +76,10 @@ struct Cancelled<'e> {
 
 #[derive(Events)]
 #[events(unknown = "ignore")]
+#[allow(
+    clippy::enum_variant_names,
+    reason = "they are the types of the events"
+)]
 enum OrderEvent<'e> {
     OrderCreated(Created<'e>),
     OrderMatched(Matched<'e>),

@@ -75,7 +75,8 @@ impl View {
             ],
             bars,
         );
-        let stats = client.page("/read/user_symbol_stats?order=volume.desc&limit=4");
+        let stats =
+            client.page("/read/user_symbol_stats?order=last_trade_at.desc.nullslast&limit=4");
         let columns = [
             "user_id",
             "symbol",
@@ -145,16 +146,19 @@ fn table(
     columns: &[&str],
     page: anyhow::Result<(Vec<RawRow>, Option<String>)>,
 ) {
-    let _ = writeln!(screen, "\n  {name}");
+    let _ = writeln!(screen, "\n  /read/{name}");
     let Ok((rows, _)) = page else {
         let _ = writeln!(screen, "    (not readable yet)");
         return;
     };
+    let names = columns.iter().map(|column| format!("{column:<16}"));
+    let names = names.collect::<Vec<_>>().join(" ");
+    let _ = writeln!(screen, "    {}", names.trim_end());
     for row in rows {
         let cells = columns.iter().map(|column| {
             let raw = row.get(*column).map_or("", |value| value.get());
             format!(
-                "{:<14}",
+                "{:<16}",
                 raw.trim_matches('"')
                     .trim_end_matches(":00+00:00")
                     .trim_end_matches(":00Z")

@@ -44,6 +44,12 @@ impl Shared {
             if now >= deadline {
                 return Ok(false);
             }
+            // A generation that is not live any more may never move again.
+            let models = self.catalog.models();
+            let now_live = models.get(&live.model.name).map(|now| now.generation);
+            if now_live != Some(live.generation) {
+                return Err(Failure::Gone.into());
+            }
             commits.borrow_and_update();
             if self.at(live.generation).await? >= position {
                 return Ok(true);

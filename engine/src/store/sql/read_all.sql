@@ -13,9 +13,9 @@ select position, stream_id, version, type, data::text, metadata::text, event_id,
         from (
             select * from gobo.events
              where position > $1 and position <= $2 and ($3::text[] is null or type = any ($3::text[]))
-             order by position limit $4 + 1
+             order by position limit $4::int8 + 1
         ) as e
       window in_order as (order by position)
   ) as counted
- where n <= $4 and bytes_before < $5
+ where n <= $4::int8 and bytes_before < $5::int8
  order by position

@@ -12,9 +12,9 @@ select position, stream_id, version, type, data::text, metadata::text, event_id,
         from (
             select * from gobo.events
              where stream_id = $1 and version > $2
-             order by stream_id, version limit $3 + 1
+             order by stream_id, version limit $3::int8 + 1
         ) as e
       window in_order as (order by version)
   ) as counted
- where n <= $3 and bytes_before < $4
+ where n <= $3::int8 and bytes_before < $4::int8
  order by version

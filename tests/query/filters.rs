@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::bench::{Bench, model};
+use super::bench::{Bench, model};
 
 const EVERYTHING: &str = "id int4, flag bool?, i2 int2?, i4 int4?, i8 int8?, f4 float4?, f8 float8?, \
     num numeric?, txt text?, bin bytea?, uid uuid?, day date?, at timestamptz?, raw json?, doc jsonb?, tags text[]?, \

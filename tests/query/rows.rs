@@ -5,7 +5,7 @@ use std::time::Duration;
 use gobo::query::Limits;
 use serde_json::json;
 
-use crate::bench::{Bench, beside, model};
+use super::bench::{Bench, beside, model};
 
 #[tokio::test]
 async fn a_row_is_found_by_its_percent_encoded_key() {

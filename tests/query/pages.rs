@@ -1,6 +1,6 @@
 //! Order and pages: every row once, in one total order, however it is cut.
 
-use crate::bench::{Bench, model};
+use super::bench::{Bench, model};
 
 async fn grid() -> Bench {
     let bench = Bench::new().await;

@@ -24,6 +24,9 @@ const SCHEMA: &str = "
     create table gobo.checkpoints (generation bigint primary key, position bigint not null);
     create table gobo.read_models (name text primary key, projection text not null, revision bigint not null);
     create table gobo.dead_letters (generation bigint, position bigint, stream_id text, state text not null default 'failed', primary key (generation, position));
+    insert into gobo.checkpoints values (1000, 77), (1001, 78);
+    insert into gobo.read_models values ('of_another_projection', 'another', 99);
+    insert into gobo.dead_letters values (1000, 5, 'a');
 ";
 
 pub(crate) struct Bench {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gobo::query::Limits;
 use gobo::query::catalog::Head;
 
-use crate::bench::{Bench, beside, model};
+use super::bench::{Bench, beside, model};
 
 async fn orders() -> Bench {
     let bench = Bench::new().await;
@@ -60,7 +60,7 @@ async fn answers_say_how_fresh_they_are() {
 #[tokio::test]
 async fn dead_letters_are_counted_and_named_up_to_the_position_asked_for() {
     let bench = orders().await;
-    bench.sql("insert into gobo.dead_letters values (1, 3, 'a'), (1, 5, 'a'), (1, 9, 'b'), (2, 1, 'c')").await;
+    bench.sql("insert into gobo.dead_letters values (1, 3, 'a'), (1, 5, 'a'), (1, 9, 'b'), (2, 1, 'c'); insert into gobo.dead_letters values (1, 4, 'd', 'discarded')").await;
     assert_eq!(
         bench.get("/read/orders").await.header("gobo-dead-letters"),
         "3"
@@ -183,6 +183,7 @@ async fn the_number_of_waiting_readers_is_bounded() {
             (refused.status.as_u16(), refused.code().as_str()),
             (503, "too_many_waiters")
         );
+        assert_eq!(refused.header("gobo-position"), "10");
         assert_eq!(
             bench.get("/read/orders?min_position=10").await.status,
             200,
@@ -243,4 +244,25 @@ async fn a_reader_who_has_the_rows_is_told_so() {
         304
     );
     assert_eq!(bench.get("/read/orders/22").await.header("etag"), "");
+}
+
+#[tokio::test]
+async fn a_reader_who_waits_goes_on_with_the_generation_that_is_promoted_meanwhile() {
+    let bench = Bench::new().await;
+    let orders = model("orders", "id int4", &["id"]);
+    bench.deploy(1, &orders).await;
+    let promotion = async {
+        bench.progress.awaited(1).await;
+        bench.deploy(2, &orders).await;
+        bench
+            .sql("update gobo.checkpoints set position = 11 where generation = 2")
+            .await;
+    };
+    let answer = beside(
+        bench.get("/read/orders?min_position=11&wait=30s"),
+        promotion,
+    )
+    .await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(answer.header("gobo-generation"), "2");
 }
