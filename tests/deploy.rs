@@ -236,3 +236,28 @@ async fn a_plugin_that_this_engine_cannot_load_fails_alone() {
     gobo.get("/read/sound").expect(200);
     gobo.get("/health/ready").expect(200);
 }
+
+#[tokio::test]
+async fn deploys_at_the_same_instant_on_two_nodes_follow_one_another() {
+    let database = Database::create().await;
+    let (one, other) = (
+        Gobo::start(database.url(), ""),
+        Gobo::start(database.url(), ""),
+    );
+    let mut outcomes: Vec<String> = std::thread::scope(|scope| {
+        let both = [&one, &other].map(|gobo| {
+            scope.spawn(move || deploy(gobo, &Module::new("things")).json()["outcome"].to_string())
+        });
+        both.into_iter()
+            .map(|deploying| deploying.join().unwrap())
+            .collect()
+    });
+    outcomes.sort();
+    assert_eq!(outcomes, ["\"created\"", "\"unchanged\""]);
+    assert_eq!(
+        database
+            .query_i64("SELECT count(*) FROM gobo.generations")
+            .await,
+        1
+    );
+}

@@ -28,7 +28,10 @@ fn deploy_shipped(gobo: &Gobo) {
 async fn fifty_kills_leave_the_same_rows_as_an_uninterrupted_run() {
     let database = Database::create().await;
     // A short lease, because after a kill everybody waits for its end.
-    let mut gobo = Gobo::start(database.url(), &format!("{SMALL_BATCHES}lease_seconds = 1\n"));
+    let mut gobo = Gobo::start(
+        database.url(),
+        &format!("{SMALL_BATCHES}lease_seconds = 1\n"),
+    );
     deploy_shipped(&gobo);
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     for kill in 0..50 {

@@ -204,8 +204,11 @@ impl Parts {
             shutdown.clone(),
         );
         services.spawn(named("read models", publishing));
-        let (registry, database, until) =
-            (self.registry.clone(), self.database.clone(), shutdown.clone());
+        let (registry, database, until) = (
+            self.registry.clone(),
+            self.database.clone(),
+            shutdown.clone(),
+        );
         services.spawn(named("registry", async move {
             registry.run(database, until).await;
         }));
@@ -213,13 +216,17 @@ impl Parts {
             let watcher = Watcher::new(folder, self.deployer.clone(), self.control.clone());
             services.spawn(named("watched folder", watcher.run(shutdown.clone())));
         }
-        let running = self.ownership().run(self.registry.catalog(), shutdown.clone());
+        let running = self
+            .ownership()
+            .run(self.registry.catalog(), shutdown.clone());
         services.spawn(named("ownership", running));
         catalog
     }
 
     async fn rooms(&self, readable: query::catalog::Catalog) -> Rooms {
-        let Self { config, database, .. } = self;
+        let Self {
+            config, database, ..
+        } = self;
         let connections = config.database.api_connections;
         let timeout = config.api.statement_timeout_ms.to_string();
         let settings = [

@@ -64,7 +64,9 @@ impl Module {
         let mut wasm = self.core();
         let mut resolve = Resolve::default();
         let package = resolve.push_str("projection.wit", &self.contract).unwrap();
-        let world = resolve.select_world(&[package], Some("projection")).unwrap();
+        let world = resolve
+            .select_world(&[package], Some("projection"))
+            .unwrap();
         wit_component::embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8)
             .unwrap();
         wasm
@@ -73,8 +75,16 @@ impl Module {
     /// The bytes without the section that says which contract is implemented.
     pub(super) fn core(&self) -> Vec<u8> {
         let descriptor = self.descriptor.to_string();
-        let escaped: String = descriptor.bytes().map(|byte| format!("\\{byte:02x}")).collect();
-        let Self { imports, begin, build, .. } = self;
+        let escaped: String = descriptor
+            .bytes()
+            .map(|byte| format!("\\{byte:02x}"))
+            .collect();
+        let Self {
+            imports,
+            begin,
+            build,
+            ..
+        } = self;
         // ok(done(nothing)), or the failure of event 0 with the text at 64.
         let step = match self.fails {
             false => r"\00\00\00\00\01\00\00\00\00\00\00\00\00\00\00\00",

@@ -9,22 +9,41 @@ async fn a_port_in_use_is_named_with_the_fix() {
     let database = Database::create().await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let config = format!("listen = \"127.0.0.1:{port}\"\n[database]\nurl = {:?}\n", database.url());
+    let config = format!(
+        "listen = \"127.0.0.1:{port}\"\n[database]\nurl = {:?}\n",
+        database.url()
+    );
     let refusal = Gobo::try_serve(&config).unwrap_err();
     assert_eq!(refusal.code, 2, "{}", refusal.log);
     for words in [format!("uses port {port}"), "choose another port".into()] {
-        assert!(refusal.log.contains(&words), "{words:?} is missing in {}", refusal.log);
+        assert!(
+            refusal.log.contains(&words),
+            "{words:?} is missing in {}",
+            refusal.log
+        );
     }
 }
 
 #[tokio::test]
 async fn a_typing_error_in_the_configuration_is_named_with_its_line() {
     let database = Database::create().await;
-    let config = format!("[database]\nurl = {:?}\n\n[limits]\nbatch_tme_ms = 1\n", database.url());
+    let config = format!(
+        "[database]\nurl = {:?}\n\n[limits]\nbatch_tme_ms = 1\n",
+        database.url()
+    );
     let refusal = Gobo::try_serve(&config).unwrap_err();
     assert_eq!(refusal.code, 2, "{}", refusal.log);
-    for words in ["gobo.toml", "line 5", "batch_tme_ms", "Did you mean `batch_time_ms`?"] {
-        assert!(refusal.log.contains(words), "{words:?} is missing in {}", refusal.log);
+    for words in [
+        "gobo.toml",
+        "line 5",
+        "batch_tme_ms",
+        "Did you mean `batch_time_ms`?",
+    ] {
+        assert!(
+            refusal.log.contains(words),
+            "{words:?} is missing in {}",
+            refusal.log
+        );
     }
 }
 
@@ -47,7 +66,12 @@ async fn a_foreign_host_or_origin_is_refused() {
         ("origin", "http://localhost:3000", 200),
     ] {
         let answer = gobo.request("GET", "/admin/projections", &[(header, value)], &[]);
-        assert_eq!(answer.status, status, "{header}: {value}: {}", answer.text());
+        assert_eq!(
+            answer.status,
+            status,
+            "{header}: {value}: {}",
+            answer.text()
+        );
     }
 }
 
@@ -59,12 +83,25 @@ async fn unknown_paths_and_methods_are_problems() {
         ("GET", "/nowhere", 404, "no_such_path"),
         ("DELETE", "/admin/projections", 405, "method_not_allowed"),
         ("GET", "/admin/projections/none", 404, "no_such_projection"),
-        ("GET", "/admin/projections/none/logs", 404, "no_such_projection"),
-        ("POST", "/admin/projections/none/restart", 404, "no_such_projection"),
+        (
+            "GET",
+            "/admin/projections/none/logs",
+            404,
+            "no_such_projection",
+        ),
+        (
+            "POST",
+            "/admin/projections/none/restart",
+            404,
+            "no_such_projection",
+        ),
         ("GET", "/admin/projections/%ff", 400, "bad_request"),
     ] {
         let answer = gobo.request(method, path, &[], &[]).expect(status);
-        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/problem+json")
+        );
         assert_eq!(answer.json()["code"], code, "{method} {path}");
     }
 }
@@ -85,7 +122,10 @@ async fn an_engine_waits_for_a_database_that_is_not_there_yet_and_says_so() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
-    let config = format!("listen = \"{address}\"\n[database]\nurl = {:?}\n", database.url());
+    let config = format!(
+        "listen = \"{address}\"\n[database]\nurl = {:?}\n",
+        database.url()
+    );
     let starting = std::thread::spawn(move || Gobo::try_serve(&config));
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -93,7 +133,9 @@ async fn an_engine_waits_for_a_database_that_is_not_there_yet_and_says_so() {
         .into();
     let status = |path: &str| {
         let answer = agent.get(format!("http://{address}{path}")).call();
-        answer.map(|answer| answer.status().as_u16()).map_err(|error| error.to_string())
+        answer
+            .map(|answer| answer.status().as_u16())
+            .map_err(|error| error.to_string())
     };
     wait_until("the engine to be live", || match status("/health/live") {
         Ok(200) => Ok(()),
@@ -103,8 +145,10 @@ async fn an_engine_waits_for_a_database_that_is_not_there_yet_and_says_so() {
     assert_eq!(status("/admin/projections"), Ok(503));
     cluster.restart().unwrap();
     let gobo = starting.join().unwrap().unwrap();
-    wait_until("the engine to be ready", || match gobo.get("/health/ready") {
-        ready if ready.status == 200 => Ok(()),
-        other => Err(other.text()),
+    wait_until("the engine to be ready", || {
+        match gobo.get("/health/ready") {
+            ready if ready.status == 200 => Ok(()),
+            other => Err(other.text()),
+        }
     });
 }

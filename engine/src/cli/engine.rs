@@ -14,7 +14,12 @@ const ANSWER_LIMIT: u64 = 256 << 20;
 #[derive(Debug, Clone, Args)]
 pub struct EngineArgs {
     /// The address of a running engine.
-    #[arg(long, env = "GOBO_URL", default_value = "http://127.0.0.1:7171")]
+    #[arg(
+        long,
+        env = "GOBO_URL",
+        default_value = "http://127.0.0.1:7171",
+        global = true
+    )]
     pub url: String,
 }
 
