@@ -128,7 +128,9 @@ pub async fn serve(
     tracing::info!("stopping");
     let finishing = async { while services.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, finishing).await.is_err() {
-        tracing::warn!("some services did not end in time; their work goes on from the last commit");
+        tracing::warn!(
+            "some services did not end in time; their work goes on from the last commit"
+        );
     }
     // Ends by itself, in bounded time.
     let _ = server.await;
@@ -297,17 +299,18 @@ fn query_limits(config: &Config) -> query::Limits {
 async fn migrate_when_there(database: &Database) -> Result<(), ServeError> {
     let mut pause = Duration::from_millis(100);
     loop {
-        let why = match database.connect("migrate", &[]).await {
-            Ok(mut client) => match migrate::migrate(&mut client).await {
-                Ok(()) => return Ok(()),
-                Err(
-                    MigrateError::Database(error) | MigrateError::Step { source: error, .. },
-                ) if is_infrastructure(&error) => describe(&error),
-                Err(error) => return Err(error.into()),
-            },
-            Err(error) if is_infrastructure(&error) => describe(&error),
-            Err(error) => return Err(ServeError::Refused(describe(&error))),
-        };
+        let why =
+            match database.connect("migrate", &[]).await {
+                Ok(mut client) => match migrate::migrate(&mut client).await {
+                    Ok(()) => return Ok(()),
+                    Err(
+                        MigrateError::Database(error) | MigrateError::Step { source: error, .. },
+                    ) if is_infrastructure(&error) => describe(&error),
+                    Err(error) => return Err(error.into()),
+                },
+                Err(error) if is_infrastructure(&error) => describe(&error),
+                Err(error) => return Err(ServeError::Refused(describe(&error))),
+            };
         tracing::warn!(
             database = database.name(),
             why,
