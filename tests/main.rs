@@ -10,6 +10,7 @@ mod migrate;
 mod orders;
 mod query;
 mod race;
+mod readme;
 mod recovery;
 mod source;
 mod store;

@@ -113,6 +113,10 @@ fn print_banner(args: &DevArgs, config: &Config, cluster: Option<&Cluster>, plug
                 cluster.data().display()
             );
             eprintln!("  sql        {}", cluster.psql(DATABASE));
+            eprintln!(
+                "  import     gobo import EVENTS.jsonl --database-url '{}'",
+                cluster.url(DATABASE)
+            );
         }
         None => eprintln!("  database   {}", mask_password(&config.database.url)),
     }

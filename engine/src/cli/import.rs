@@ -28,7 +28,7 @@ pub struct ImportArgs {
     /// How many lines are stored together, all or none.
     #[arg(long, value_name = "LINES", default_value_t = DEFAULT_CHUNK, value_parser = chunk)]
     pub chunk: usize,
-    /// Where the event store is.
+    /// Where the event store is: the `database.url` of `gobo serve`, or what `gobo dev` prints.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 }
