@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::db::{Database, describe};
+use crate::host::PluginHash;
 use crate::progress::Progress;
 use crate::projection::{self, Control, Exit, Job, Settings, Stats};
 use crate::read_model::schema;
@@ -27,6 +28,10 @@ const TICK: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long loops may take to finish what is in flight at the end.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Gives back the leases of these generations, or of all.
+const GIVE_BACK: &str = "update gobo.leases set owner = null, owner_name = null, expires_at = '-infinity' \
+                         where owner = $1 and ($2::bigint[] is null or generation = any ($2))";
 
 /// This process among all that work on one database.
 #[derive(Debug, Clone)]
@@ -132,7 +137,7 @@ pub struct Ownership {
 }
 
 struct Running {
-    plugin: crate::host::PluginHash,
+    plugin: PluginHash,
     control: watch::Sender<Control>,
 }
 
@@ -148,6 +153,9 @@ struct Lease {
 #[derive(Default)]
 struct Loops {
     running: HashMap<i64, Running>,
+    /// Loops that were fenced off since the last tick, with the plugin that they ran: most likely another one was
+    /// deployed, and the catalogue is about to say so.
+    fenced: HashMap<i64, PluginHash>,
     tasks: JoinSet<(i64, Exit)>,
 }
 
@@ -161,7 +169,7 @@ impl Ownership {
         loop {
             tokio::select! {
                 () = shutdown.requested() => break,
-                _ = tick.tick() => {}
+                _ = tick.tick() => loops.fenced.clear(),
                 _ = catalog.changed() => {}
                 Some(ended) = loops.tasks.join_next() => self.ended(&mut loops, ended),
             }
@@ -219,7 +227,24 @@ impl Ownership {
                 *control != told
             });
         }
+        let idle: Vec<i64> = (leases.iter())
+            .filter(|(generation, lease)| {
+                let runs = loops.running.contains_key(generation);
+                let runnable = wanted.contains_key(generation) && !lease.stopped;
+                lease.mine && !runs && !runnable
+            })
+            .map(|(generation, _)| *generation)
+            .collect();
+        if !idle.is_empty() {
+            // Another node may have what this one lacks: a newer engine, the source's configuration.
+            client
+                .execute(GIVE_BACK, &[&self.node.id, &Some(idle)])
+                .await?;
+        }
         for (generation, deployed) in wanted {
+            if loops.fenced.get(&generation) == Some(&deployed.plugin.hash) {
+                continue;
+            }
             let idle = !loops.running.contains_key(&generation);
             let Some(lease) = leases.get(&generation) else {
                 continue;
@@ -359,7 +384,10 @@ impl Ownership {
     fn ended(&self, loops: &mut Loops, ended: Result<(i64, Exit), tokio::task::JoinError>) {
         match ended {
             Ok((generation, exit)) => {
-                loops.running.remove(&generation);
+                let running = loops.running.remove(&generation);
+                if let (Exit::Fenced, Some(running)) = (&exit, running) {
+                    loops.fenced.insert(generation, running.plugin);
+                }
                 self.activity.end(generation);
                 tracing::info!(generation, ?exit, "the loop has ended");
             }
@@ -394,10 +422,7 @@ impl Ownership {
     async fn release(&self) -> Result<(), tokio_postgres::Error> {
         let client = self.db.connect("ownership", &[]).await?;
         client
-            .execute(
-                "update gobo.leases set owner = null, owner_name = null, expires_at = '-infinity' where owner = $1",
-                &[&self.node.id],
-            )
+            .execute(GIVE_BACK, &[&self.node.id, &None::<Vec<i64>>])
             .await?;
         client
             .batch_execute("select pg_notify('gobo_control', '')")

@@ -15,7 +15,7 @@ use super::rows::{STABLE_PLANS, element_oid};
 use super::unnest::{ArrayParam, push_fields};
 use super::{ColumnType, ReadModel, Scalar, quote};
 use crate::change::Change;
-use crate::db::{Database, RawParam, describe, is_infrastructure};
+use crate::db::{Cause, Database, RawParam, cause, describe};
 use crate::event::{Batch, Micros, Position};
 use crate::frame::{write_count, write_field};
 use crate::host::PluginHash;
@@ -189,6 +189,9 @@ pub enum CommitError {
     /// PostgreSQL refuses what is to be written. Nothing was written.
     #[error("PostgreSQL refuses a row: {0}")]
     Refused(String),
+    /// The generation's tables are not what they should be. Nothing was written, and no event is to blame.
+    #[error("the read model's tables cannot be written: {0}")]
+    Broken(String),
     /// The connection or the server failed. Whether it was written is to be seen from the checkpoint.
     #[error("the commit failed: {0}")]
     Infrastructure(String),
@@ -199,8 +202,11 @@ impl From<tokio_postgres::Error> for CommitError {
         let what = describe(&error);
         match error.code().map(|state| state.code()) {
             Some("GB010") => CommitError::Fenced,
-            Some(_) if !is_infrastructure(&error) => CommitError::Refused(what),
-            _ => CommitError::Infrastructure(what),
+            _ => match cause(&error) {
+                Cause::Infrastructure => CommitError::Infrastructure(what),
+                Cause::Value => CommitError::Refused(what),
+                Cause::Statement => CommitError::Broken(what),
+            },
         }
     }
 }
