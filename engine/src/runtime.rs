@@ -256,7 +256,6 @@ impl Parts {
                 readable,
                 self.progress.clone(),
                 query_limits(config),
-                incarnation(database).await,
             ),
         }
     }
@@ -318,28 +317,5 @@ async fn migrate_when_there(database: &Database) -> Result<(), ServeError> {
         );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// What changes when the database's history does: another server, or one that was restored or failed over.
-async fn incarnation(database: &Database) -> String {
-    let asked = async {
-        let client = database.connect("control", &[]).await?;
-        client
-            .query_one(
-                "select (select system_identifier from pg_control_system())::text || '-' || \
-                        (select timeline_id from pg_control_checkpoint())::text",
-                &[],
-            )
-            .await
-    };
-    match asked.await {
-        Ok(row) => row.get(0),
-        Err(error) => {
-            // Some hosted servers do not tell. Then every start counts as a new history, which only costs caches.
-            let error = describe(&error);
-            tracing::debug!(error, "the server does not tell its identity");
-            uuid::Uuid::new_v4().simple().to_string()
-        }
     }
 }

@@ -99,7 +99,6 @@ impl Bench {
             Catalog::new(receiver, refresh.clone()),
             progress.clone(),
             limits,
-            "t1".to_owned(),
         );
         Self {
             admin,
