@@ -141,6 +141,9 @@ impl Database {
             ("search_path", "pg_catalog"),
             ("jit", "off"),
             ("idle_in_transaction_session_timeout", "60s"),
+            // A role's own settings must not end a commit that is merely large.
+            ("statement_timeout", "0"),
+            ("lock_timeout", "0"),
         ];
         for (name, value) in fixed.iter().chain(settings) {
             options.push_str(&format!(" -c {name}={}", value.replace(' ', "\\ ")));

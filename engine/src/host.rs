@@ -377,9 +377,12 @@ fn config(limits: &Limits, pooling: bool) -> Config {
         let mut pool = PoolingAllocationConfig::default();
         let instances = limits.concurrent_instances + DESCRIBING;
         pool.total_component_instances(instances)
-            .total_core_instances(instances * 4)
-            .total_memories(instances)
-            .total_tables(instances * 4)
+            .total_core_instances(instances * limits::CORE_INSTANCES as u32)
+            .max_core_instances_per_component(limits::CORE_INSTANCES as u32)
+            .total_memories(instances * limits::MEMORIES as u32)
+            .max_memories_per_component(limits::MEMORIES as u32)
+            .total_tables(instances * limits::TABLES as u32)
+            .max_tables_per_component(limits::TABLES as u32)
             .max_memory_size(limits.memory_bytes)
             .linear_memory_keep_resident(32 << 20)
             .table_keep_resident(1 << 16);

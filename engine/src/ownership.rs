@@ -80,6 +80,13 @@ impl Activity {
         self.lock().get(&generation).map(|active| active.rate)
     }
 
+    /// Why loops of this process cannot go on at present, by generation.
+    pub fn troubles(&self) -> HashMap<i64, String> {
+        (self.lock().iter())
+            .filter_map(|(generation, active)| Some((*generation, active.stats.trouble()?)))
+            .collect()
+    }
+
     fn start(&self, generation: i64) -> Arc<Stats> {
         let stats = Arc::new(Stats::default());
         let active = Active {
@@ -209,6 +216,12 @@ impl Ownership {
         };
         let started = Instant::now();
         self.renew(client, loops).await?;
+        client
+            .execute(
+                "insert into gobo.incarnation default values on conflict do nothing",
+                &[],
+            )
+            .await?;
         let leases = self.leases(client).await?;
         let wanted: HashMap<i64, &Arc<Deployed>> = catalog
             .deployed
@@ -251,8 +264,13 @@ impl Ownership {
             };
             // Renewing in time comes before taking over more.
             let in_time = started.elapsed() < self.lease / 3;
-            if idle && (lease.mine || lease.free) && !lease.stopped && in_time {
-                self.take(client, deployed, loops).await?;
+            let takes = idle && (lease.mine || lease.free) && !lease.stopped && in_time;
+            if takes && let Err(error) = self.take(client, deployed, loops).await {
+                if client.is_closed() {
+                    return Err(error);
+                }
+                let (projection, error) = (&deployed.projection, describe(&error));
+                tracing::warn!(projection, error, "cannot be taken over now");
             }
         }
         Ok(())
@@ -348,8 +366,7 @@ impl Ownership {
         client: &mut Client,
         generation: i64,
     ) -> Result<Option<i64>, tokio_postgres::Error> {
-        let transaction = client.transaction().await?;
-        let taken = transaction
+        let taken = client
             .execute(
                 include_str!("ownership/take.sql"),
                 &[
@@ -363,21 +380,28 @@ impl Ownership {
         if taken == 0 {
             return Ok(None);
         }
-        // The last owner may have been stopped in the middle of a transaction, which holds the checkpoint's lock.
+        // The last owner may have been stopped in the middle of a transaction, which holds the checkpoint's lock. Where
+        // that session is another role's, its own time-out ends it.
         let writer = format!("gobo {}", projection::writer_purpose(generation));
-        transaction
+        let ended = client
             .execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = $1",
                 &[&writer],
             )
-            .await?;
-        let row = transaction
+            .await;
+        if let Err(error) = ended {
+            tracing::debug!(
+                generation,
+                error = describe(&error),
+                "the last writer's session is not ours to end"
+            );
+        }
+        let row = client
             .query_one(
                 "update gobo.checkpoints set epoch = epoch + 1 where generation = $1 returning epoch",
                 &[&generation],
             )
             .await?;
-        transaction.commit().await?;
         Ok(Some(row.get(0)))
     }
 

@@ -230,7 +230,7 @@ impl<'a> Ask<'a> {
         if self.headers.contains_key(header::IF_NONE_MATCH) {
             let fresh = crate::query::freshness(&self.shared.pool, &self.model, target).await?;
             let tag = Self::tag(live, &fresh, &representation);
-            if headers::matches(self.headers, &tag) {
+            if let Some(tag) = tag.filter(|tag| headers::matches(self.headers, tag)) {
                 let answered = self.answered(live, &fresh, &request, is_late).await;
                 return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
             }
@@ -287,7 +287,7 @@ impl<'a> Ask<'a> {
             );
         }
         let tag = Self::tag(live, fresh, representation);
-        Ok(answered.with(response, Some(&tag)))
+        Ok(answered.with(response, tag.as_deref()))
     }
 
     /// The answer to a query that failed, with how fresh its read model is, if that can still be said.
@@ -361,11 +361,13 @@ impl<'a> Ask<'a> {
         }
     }
 
-    fn tag(live: &LiveModel, fresh: &Freshness, representation: &str) -> String {
-        format!(
-            "\"{:x}-{}-{}-{representation}\"",
-            fresh.incarnation, live.generation, fresh.revision
-        )
+    /// None while nobody can tell what a revision means.
+    fn tag(live: &LiveModel, fresh: &Freshness, representation: &str) -> Option<String> {
+        let incarnation = fresh.incarnation.as_deref()?;
+        Some(format!(
+            "\"{incarnation}-{}-{}-{representation}\"",
+            live.generation, fresh.revision
+        ))
     }
 }
 

@@ -133,8 +133,15 @@ pub(super) async fn finish(
             next = Err(exceeded);
             continue;
         }
-        let answer = match rows.answer(&needs).await {
-            Ok(answer) => answer,
+        let answer = match rows.answer(&needs, limits.memory_bytes).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => {
+                next = Err(Failure::Exceeded(format!(
+                    "the rows that the plugin asked for in one batch do not fit into its memory of {} bytes (limits.memory_bytes)",
+                    limits.memory_bytes
+                )));
+                continue;
+            }
             Err(error) if cause(&error) == Cause::Value => {
                 next = Err(Failure::Key(describe(&error)));
                 continue;

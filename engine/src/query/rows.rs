@@ -16,9 +16,9 @@ use super::sql::{self, Bound, Statement, Target};
 pub struct Freshness {
     /// The position up to which the rows are complete.
     pub position: i64,
-    /// When the server was started, in microseconds since 1970. A crash may take unflushed commits back, and a restored or
-    /// promoted server has another history: what a revision means does not outlive a start.
-    pub incarnation: i64,
+    /// What a revision means does not outlive this: it changes when the server is started (a restored or promoted one has
+    /// another history) and when it recovers from a crash, which may take unflushed commits back. Unknown just after one.
+    pub incarnation: Option<String>,
     /// The read model's revision.
     pub revision: i64,
     /// Events that could not be applied; counted up to [`sql::MAX_DEAD_LETTERS`].
