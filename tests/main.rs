@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod contract;
+mod dead_letters;
 mod deploy;
 mod import;
 mod migrate;
@@ -12,6 +14,8 @@ mod query;
 mod race;
 mod readme;
 mod recovery;
+mod sandbox;
+mod scene;
 mod source;
 mod store;
 mod streams;

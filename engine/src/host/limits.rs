@@ -157,7 +157,11 @@ impl Meter {
             .map(|line| format!("{}; ", line.message))
             .unwrap_or_default();
         CallError::Trap {
-            message: cut(format!("{panic}{error:?}"), self.limits.message_bytes),
+            // The cause comes before the backtrace, of which something may be cut.
+            message: cut(
+                format!("{panic}{}; {error}", error.root_cause()),
+                self.limits.message_bytes,
+            ),
         }
     }
 }

@@ -9,10 +9,10 @@ use crate::event::{Batch, Position};
 pub(super) async fn retry(session: &mut Session<'_>) -> Result<(), Interrupt> {
     let streams = session.writer.retries().await?;
     for stream in streams {
-        let positions = session.writer.dead_letters_of(&stream).await?;
+        let letters = session.writer.dead_letters_of(&stream).await?;
         let mut all_settled = true;
-        for position in positions {
-            if !retry_one(session, position).await? {
+        for (position, skipped) in letters {
+            if !retry_one(session, position, skipped).await? {
                 all_settled = false;
                 break;
             }
@@ -26,7 +26,11 @@ pub(super) async fn retry(session: &mut Session<'_>) -> Result<(), Interrupt> {
 }
 
 /// Gives whether the event could be processed now.
-async fn retry_one(session: &mut Session<'_>, position: Position) -> Result<bool, Interrupt> {
+async fn retry_one(
+    session: &mut Session<'_>,
+    position: Position,
+    skipped: bool,
+) -> Result<bool, Interrupt> {
     let limits = session.limits(1, Some(position));
     let batch: Batch = session
         .reader
@@ -34,8 +38,8 @@ async fn retry_one(session: &mut Session<'_>, position: Position) -> Result<bool
         .await?;
     let mut set = session.change_set();
     set.settled.push(position);
-    // Rows that other streams have changed since may come out otherwise than in a replay.
-    set.diverged = !session.models.iter().all(|model| model.per_stream);
+    // Rows that other streams, or later events of this one, have changed since may come out otherwise than in a replay.
+    set.diverged = skipped || !session.models.iter().all(|model| model.per_stream);
     let failed = match session.execute(batch.clone()).await? {
         Err(trouble) => Some((trouble.message, trouble.logs)),
         Ok(executed) => match session.take_over(&executed, &mut set) {
@@ -58,8 +62,10 @@ async fn retry_one(session: &mut Session<'_>, position: Position) -> Result<bool
     let mut set = session.change_set();
     set.logs = logs;
     if !batch.is_empty() {
+        // Nothing waits behind an event that was skipped, and nothing shall from now on.
+        let state = if skipped { "skipped" } else { "failed" };
         set.dead_letters
-            .push(dead_letter(&batch, 0, "failed", Some(message)));
+            .push(dead_letter(&batch, 0, state, Some(message)));
     }
     refused(session.commit(&set, 0).await?)?;
     Ok(false)

@@ -4,6 +4,7 @@ use super::batch::{Trouble, TroubleKind};
 use super::session::{Session, dead_letter, split_parked};
 use super::{Interrupt, Policy, StopError};
 use crate::event::{Batch, Position};
+use crate::read_model::writer::DeadLetter;
 
 /// How often a single event that met a limit is tried before it is blamed.
 const TRIES: u32 = 2;
@@ -27,19 +28,16 @@ pub(super) async fn carefully(
             .reader
             .next_batch(after, types.as_deref(), limits)
             .await?;
-        let trouble = match step(session, batch).await? {
-            None => {
-                size = (size * 2).min(most);
-                tries = 0;
-                continue;
-            }
-            Some(trouble) => trouble,
+        let Some((trouble, waiting)) = step(session, batch).await? else {
+            size = (size * 2).min(most);
+            tries = 0;
+            continue;
         };
         session.rows.clear();
         tries += 1;
         match trouble.batch.len() {
             0 | 1 if trouble.kind == TroubleKind::Blamed || tries >= TRIES => {
-                decide(session, trouble).await?;
+                decide(session, trouble, waiting).await?;
                 tries = 0;
             }
             0 | 1 => tokio::time::sleep(std::time::Duration::from_millis(200)).await,
@@ -57,8 +55,12 @@ pub(super) async fn carefully(
     Ok(())
 }
 
-/// Processes and commits one batch. Gives the trouble, if there is any; then nothing was committed.
-async fn step(session: &mut Session<'_>, batch: Batch) -> Result<Option<Trouble>, Interrupt> {
+/// Processes and commits one batch. Gives the trouble, if there is any; then nothing was committed. The batch in trouble
+/// lacks the events of parked streams: they come with it, as the dead letters that they are to be.
+async fn step(
+    session: &mut Session<'_>,
+    batch: Batch,
+) -> Result<Option<(Trouble, Vec<DeadLetter>)>, Interrupt> {
     let read_through = batch.through;
     let (batch, waiting) = split_parked(batch, &session.parked);
     let mut set = session.change_set();
@@ -66,25 +68,32 @@ async fn step(session: &mut Session<'_>, batch: Batch) -> Result<Option<Trouble>
     set.dead_letters = waiting;
     let executed = match session.execute(batch).await? {
         Ok(executed) => executed,
-        Err(trouble) => return Ok(Some(trouble)),
+        Err(trouble) => return Ok(Some((trouble, set.dead_letters))),
     };
     if let Err(trouble) = session.take_over(&executed, &mut set) {
-        return Ok(Some(trouble));
+        return Ok(Some((trouble, set.dead_letters)));
     }
     Ok(match session.commit(&set, executed.batch.len()).await? {
         Ok(()) => None,
-        Err(message) => Some(Trouble {
-            batch: executed.batch,
-            event: None,
-            kind: TroubleKind::Blamed,
-            message,
-            logs: executed.logs,
-        }),
+        Err(message) => {
+            let trouble = Trouble {
+                batch: executed.batch,
+                event: None,
+                kind: TroubleKind::Blamed,
+                message,
+                logs: executed.logs,
+            };
+            Some((trouble, set.dead_letters))
+        }
     })
 }
 
-/// Applies the policy to the one event of `trouble`.
-async fn decide(session: &mut Session<'_>, trouble: Trouble) -> Result<(), Interrupt> {
+/// Applies the policy to the one event of `trouble`. `waiting` are the events of parked streams around it.
+async fn decide(
+    session: &mut Session<'_>,
+    trouble: Trouble,
+    waiting: Vec<DeadLetter>,
+) -> Result<(), Interrupt> {
     let batch = &trouble.batch;
     let Some(head) = batch.events().first() else {
         return Err(Interrupt::Infrastructure(trouble.message));
@@ -117,6 +126,7 @@ async fn decide(session: &mut Session<'_>, trouble: Trouble) -> Result<(), Inter
     set.through = batch.through;
     set.applied = Some((position, head.event_id));
     set.logs = trouble.logs;
+    set.dead_letters = waiting;
     set.dead_letters
         .push(dead_letter(batch, 0, state, Some(trouble.message.clone())));
     refused(session.commit(&set, 0).await?)?;

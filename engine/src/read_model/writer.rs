@@ -318,12 +318,12 @@ impl Writer {
         rows.iter().map(|row| row.try_get(0)).collect()
     }
 
-    /// A stream's dead letters that can be retried, in order.
+    /// A stream's dead letters that can be retried, in order, and whether each was skipped.
     pub async fn dead_letters_of(
         &self,
         stream_id: &str,
-    ) -> Result<Vec<Position>, tokio_postgres::Error> {
-        let sql = "select position from gobo.dead_letters \
+    ) -> Result<Vec<(Position, bool)>, tokio_postgres::Error> {
+        let sql = "select position, state = 'skipped' from gobo.dead_letters \
                    where generation = $1 and stream_id = $2 \
                      and (state in ('failed', 'behind') or retry and state = 'skipped') \
                    order by position";
@@ -331,7 +331,9 @@ impl Writer {
             .client
             .query(sql, &[&self.target.generation, &stream_id])
             .await?;
-        rows.iter().map(|row| row.try_get(0)).collect()
+        rows.iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .collect()
     }
 
     /// The operator's wish for this stream has been attended to.
@@ -381,11 +383,12 @@ impl Writer {
         let mut begun = false;
         if encoded.iter().any(|(_, rows)| rows.stage.is_some()) {
             let fence = run(&self.client, sequence.remove(0));
-            in_order(vec![Box::pin(self.client.batch_execute(begin)), fence]).await?;
-            begun = true;
-            for (index, rows) in &encoded {
-                self.stage(*index, rows).await?;
+            if let Err(error) = self.begin_staged(begin, fence, &encoded).await {
+                // The session goes on to be used: without this every later transaction would find this one, aborted.
+                self.client.batch_execute("rollback").await?;
+                return Err(error.into());
             }
+            begun = true;
         }
         let counts: Vec<i64> = (encoded.iter())
             .map(|(index, _)| {
@@ -448,6 +451,19 @@ impl Writer {
                 arrays.iter().map(|array| array as _).collect(),
             ));
         }
+    }
+
+    async fn begin_staged(
+        &self,
+        begin: &str,
+        fence: Step<'_>,
+        encoded: &[(usize, Encoded)],
+    ) -> Result<(), tokio_postgres::Error> {
+        in_order(vec![Box::pin(self.client.batch_execute(begin)), fence]).await?;
+        for (index, rows) in encoded {
+            self.stage(*index, rows).await?;
+        }
+        Ok(())
     }
 
     async fn stage(&self, index: usize, rows: &Encoded) -> Result<(), tokio_postgres::Error> {

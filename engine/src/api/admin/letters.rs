@@ -132,7 +132,8 @@ pub(super) async fn discard(
     }
     transaction
         .execute(
-            "update gobo.dead_letters set state = 'discarded', message = $3, retry = false, updated_at = now() \
+            // The wish to retry makes the owner look at the stream, even when nothing waits behind this event yet.
+            "update gobo.dead_letters set state = 'discarded', message = $3, retry = true, updated_at = now() \
               where generation = $1 and position = $2",
             &[&generation, &position, &reason],
         )
