@@ -237,7 +237,9 @@ async fn attempt(job: &Job, control: &mut watch::Receiver<Control>) -> Result<()
         dead_letter::retry(&mut session).await?;
         match pipeline::run(&mut session, control).await? {
             pipeline::End::Told => {}
-            pipeline::End::Trouble { through } => policy::carefully(&mut session, through).await?,
+            pipeline::End::Trouble { through } => {
+                policy::carefully(&mut session, control, through).await?;
+            }
         }
     }
     Ok(())
