@@ -7,6 +7,7 @@ mod cluster;
 mod contract;
 mod dead_letters;
 mod deploy;
+mod foreign;
 mod import;
 mod migrate;
 mod orders;

@@ -30,7 +30,7 @@ async fn fifty_kills_leave_the_same_rows_as_an_uninterrupted_run() {
     // A short lease, because after a kill everybody waits for its end.
     let mut gobo = Gobo::start(
         database.url(),
-        &format!("{SMALL_BATCHES}lease_seconds = 1\n"),
+        &format!("{SMALL_BATCHES}lease_seconds = 2\n"),
     );
     deploy_shipped(&gobo);
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
