@@ -242,11 +242,12 @@ async fn a_late_retry_of_rows_that_streams_share_marks_the_generation_as_diverge
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_two_streams_change_is_refused_where_rows_are_declared_per_stream() {
-    let scene = Scene::new(&policy("skip"), &["ledger"]).await;
+    // Each event in a batch of its own: only the database knows whose row it is.
+    let tables = format!("{}[engine]\nbatch_events = 1\n", policy("skip"));
+    let scene = Scene::new(&tables, &["ledger"]).await;
     let theirs = |stream: &str| -> Event {
         (stream.to_owned(), "Booked", json!({ "amount": 1, "account": "a" }))
     };
-    // Only the database knows whose row it is.
     let first = scene.append(&[booked("a", 1, 0), booked("c", 1, 0)]).await;
     scene.wait_for("ledger", first[1]);
     let second = scene.append(&[theirs("c"), booked("a", 2, 0)]).await;
