@@ -33,7 +33,10 @@ impl Random {
 async fn columns(scene: &Scene, id: &str) -> (Vec<Option<String>>, Vec<Option<Vec<u8>>>) {
     let client = scene.database.connect().await;
     client.batch_execute("set timezone to 'UTC'").await.unwrap();
-    let texts: Vec<_> = COLUMNS.iter().map(|(name, _, _)| format!("{name}::text")).collect();
+    let texts: Vec<_> = COLUMNS
+        .iter()
+        .map(|(name, _, _)| format!("{name}::text"))
+        .collect();
     let sql = format!("select {} from read.raw where id = $1", texts.join(", "));
     let row = client.query_one(&sql, &[&id]).await.unwrap();
     let texts = (0..COLUMNS.len()).map(|index| row.get(index)).collect();
@@ -135,7 +138,9 @@ fn document(random: &mut Random, depth: usize) -> String {
                 .map(|_| {
                     let name = match random.below(3) {
                         0 => string(random),
-                        _ => random.one_of(&["\"a\"", "\"b\"", "\"\\u0061\"", "\"aa\"", "\"é\"", "\"\""]).to_owned(),
+                        _ => random
+                            .one_of(&["\"a\"", "\"b\"", "\"\\u0061\"", "\"aa\"", "\"é\"", "\"\""])
+                            .to_owned(),
                     };
                     format!("{name}{space}:{}", document(random, depth - 1))
                 })
@@ -149,7 +154,9 @@ fn document(random: &mut Random, depth: usize) -> String {
 fn number(random: &mut Random) -> String {
     let digits = |random: &mut Random, most: usize| -> String {
         let count = 1 + random.below(most);
-        (0..count).map(|_| char::from(b'0' + random.below(10) as u8)).collect()
+        (0..count)
+            .map(|_| char::from(b'0' + random.below(10) as u8))
+            .collect()
     };
     let integer = match random.below(3) {
         0 => "0".to_owned(),
@@ -160,7 +167,12 @@ fn number(random: &mut Random) -> String {
         _ => format!(".{}", digits(random, 12)),
     };
     let exponent = match random.below(3) {
-        0 => format!("{}{}{}", random.one_of(&["e", "E"]), random.one_of(&["", "+", "-", "-0"]), random.below(60)),
+        0 => format!(
+            "{}{}{}",
+            random.one_of(&["e", "E"]),
+            random.one_of(&["", "+", "-", "-0"]),
+            random.below(60)
+        ),
         _ => String::new(),
     };
     format!("{}{integer}{fraction}{exponent}", random.one_of(&["", "-"]))
@@ -168,8 +180,34 @@ fn number(random: &mut Random) -> String {
 
 fn string(random: &mut Random) -> String {
     let pieces = [
-        "a", "B", " ", "é", "漢", "😀", "\\n", "\\t", "\\\\", "\\\"", "\\/", "/", "\\u0041", "\\u001f", "\\b", "\\f",
-        "\\r", "\\ud83d\\ude00", "\\u00e9", "\\uFFFF", "\\u2028", "\u{2028}", "\u{7f}", "\\u007F", "0", "'", "{", "]",
+        "a",
+        "B",
+        " ",
+        "é",
+        "漢",
+        "😀",
+        "\\n",
+        "\\t",
+        "\\\\",
+        "\\\"",
+        "\\/",
+        "/",
+        "\\u0041",
+        "\\u001f",
+        "\\b",
+        "\\f",
+        "\\r",
+        "\\ud83d\\ude00",
+        "\\u00e9",
+        "\\uFFFF",
+        "\\u2028",
+        "\u{2028}",
+        "\u{7f}",
+        "\\u007F",
+        "0",
+        "'",
+        "{",
+        "]",
     ];
     let count = random.below(7);
     let text: String = (0..count).map(|_| random.one_of(&pieces)).collect();
@@ -182,13 +220,19 @@ async fn jsonb_is_normalised_as_postgresql_normalises_it() {
     let client = database.connect().await;
     let mut random = Random(0x5eed_0001);
     let documents: Vec<String> = (0..800).map(|_| document(&mut random, 4)).collect();
-    let sql = "select (d::jsonb)::text from unnest($1::text[]) with ordinality as u (d, n) order by n";
+    let sql =
+        "select (d::jsonb)::text from unnest($1::text[]) with ordinality as u (d, n) order by n";
     let rows = client.query(sql, &[&documents]).await.unwrap();
     assert_eq!(rows.len(), documents.len());
     for (document, row) in documents.iter().zip(&rows) {
         let mut normal = Vec::new();
-        jsonb::normalize(document, &mut normal).unwrap_or_else(|error| panic!("{document}: {error}"));
-        assert_eq!(String::from_utf8(normal).unwrap(), row.get::<_, String>(0), "{document}");
+        jsonb::normalize(document, &mut normal)
+            .unwrap_or_else(|error| panic!("{document}: {error}"));
+        assert_eq!(
+            String::from_utf8(normal).unwrap(),
+            row.get::<_, String>(0),
+            "{document}"
+        );
     }
 }
 
@@ -197,13 +241,42 @@ async fn what_is_no_jsonb_for_postgresql_is_none_for_the_engine() {
     let database = Database::create().await;
     let client = database.connect().await;
     for text in [
-        "", " ", "{", "[1,]", "{\"a\":}", "{'a':1}", "01", "1.", ".5", "+1", "-", "1e", "NaN", "nul", "\"", "\"\\x\"",
-        "\"\\u00\"", "\"\\ud800\"", "\"\\udc00\\ud800\"", "\"a\nb\"", "1 2", "[1}", "\"\\u0000\"", "1e400000", "\u{a0}1",
-        "[\"\\ud83d\"]", "{\"\\u0000\":1}",
+        "",
+        " ",
+        "{",
+        "[1,]",
+        "{\"a\":}",
+        "{'a':1}",
+        "01",
+        "1.",
+        ".5",
+        "+1",
+        "-",
+        "1e",
+        "NaN",
+        "nul",
+        "\"",
+        "\"\\x\"",
+        "\"\\u00\"",
+        "\"\\ud800\"",
+        "\"\\udc00\\ud800\"",
+        "\"a\nb\"",
+        "1 2",
+        "[1}",
+        "\"\\u0000\"",
+        "1e400000",
+        "\u{a0}1",
+        "[\"\\ud83d\"]",
+        "{\"\\u0000\":1}",
     ] {
-        let accepted = client.query_one("select $1::text::jsonb is not null", &[&text]).await;
+        let accepted = client
+            .query_one("select $1::text::jsonb is not null", &[&text])
+            .await;
         assert!(accepted.is_err(), "PostgreSQL accepts {text:?}");
-        assert!(jsonb::normalize(text, &mut Vec::new()).is_err(), "the engine accepts {text:?}");
+        assert!(
+            jsonb::normalize(text, &mut Vec::new()).is_err(),
+            "the engine accepts {text:?}"
+        );
     }
 }
 
@@ -222,7 +295,12 @@ async fn every_numeric_that_postgresql_sends_is_canonical_and_no_other_spelling_
     let client = database.connect().await;
     let mut random = Random(0x5eed_0002);
     let mut numbers: Vec<String> = (0..500).map(|_| number(&mut random)).collect();
-    numbers.extend(["0", "-0", "0.000", "1e-16383", "9e131071", "10000", "99999999", "0.0001", "0.00010"].map(str::to_owned));
+    numbers.extend(
+        [
+            "0", "-0", "0.000", "1e-16383", "9e131071", "10000", "99999999", "0.0001", "0.00010",
+        ]
+        .map(str::to_owned),
+    );
     let sql = "select numeric_send(t::numeric) from unnest($1::text[]) with ordinality as u (t, n) order by n";
     let rows = client.query(sql, &[&numbers]).await.unwrap();
     let column = numeric();
@@ -254,7 +332,10 @@ async fn every_numeric_that_postgresql_sends_is_canonical_and_no_other_spelling_
             assert_eq!(returned.as_ref(), Ok(&other), "{number}: {other:02x?}");
         }
     }
-    assert!(refused > 500 && changed > 500, "{refused} refused, {changed} accepted");
+    assert!(
+        refused > 500 && changed > 500,
+        "{refused} refused, {changed} accepted"
+    );
 }
 
 /// What PostgreSQL makes of a numeric's bytes.
@@ -299,6 +380,9 @@ async fn a_jsonb_that_was_not_normal_is_read_back_by_the_guest_as_postgresql_has
     scene.wait_for("raw", first);
     let second = scene.append(&[add]).await[0];
     scene.wait_for("raw", second);
-    let row = scene.database.query_json("select c_jsonb::text as j, c_int8 from read.raw").await;
+    let row = scene
+        .database
+        .query_json("select c_jsonb::text as j, c_int8 from read.raw")
+        .await;
     assert_eq!(row, json!([{"j": r#"{"a": "é", "bb": 100}"#, "c_int8": 2}]));
 }

@@ -9,11 +9,17 @@ use crate::scene::{Event, Scene, raw};
 
 /// The ledger's tables: `ledger` does not understand fees, `ledger-mended` does.
 fn booked(stream: &str, amount: i64, fee: i64) -> Event {
-    (stream.to_owned(), "Booked", json!({ "amount": amount, "fee": fee }))
+    (
+        stream.to_owned(),
+        "Booked",
+        json!({ "amount": amount, "fee": fee }),
+    )
 }
 
 fn policy(policy: &str) -> String {
-    format!("[projections.ledger]\npolicy = \"{policy}\"\n[projections.raw]\npolicy = \"{policy}\"\n")
+    format!(
+        "[projections.ledger]\npolicy = \"{policy}\"\n[projections.raw]\npolicy = \"{policy}\"\n"
+    )
 }
 
 /// The rows that the same events give when nothing has ever gone wrong.
@@ -39,13 +45,29 @@ async fn history(scene: &Scene, account: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_projection_stops_in_front_of_the_event_and_goes_on_with_mended_code() {
     let scene = Scene::new("", &["ledger"]).await;
-    let events = [booked("a", 10, 0), booked("b", 5, 0), booked("a", 3, 2), booked("b", 1, 0)];
+    let events = [
+        booked("a", 10, 0),
+        booked("b", 5, 0),
+        booked("a", 3, 2),
+        booked("b", 1, 0),
+    ];
     let positions = scene.append(&events).await;
     let error = scene.wait_for_stop("ledger");
-    assert_eq!((&error["position"], &error["stream_id"]), (&json!(positions[2]), &json!("a")));
+    assert_eq!(
+        (&error["position"], &error["stream_id"]),
+        (&json!(positions[2]), &json!("a"))
+    );
     let message = error["message"].as_str().unwrap();
-    assert!(message.contains("a fee of 2 is not understood"), "{message}");
-    assert!(error["hint"].as_str().unwrap().contains("deploy a mended plugin"));
+    assert!(
+        message.contains("a fee of 2 is not understood"),
+        "{message}"
+    );
+    assert!(
+        error["hint"]
+            .as_str()
+            .unwrap()
+            .contains("deploy a mended plugin")
+    );
     assert_eq!(scene.status("ledger")["position"], positions[1]);
     let shown = stdout(&scene, &["status"]);
     let place = format!("at event {}: ", positions[2]);
@@ -56,7 +78,10 @@ async fn a_projection_stops_in_front_of_the_event_and_goes_on_with_mended_code()
     assert_eq!(scene.letters("ledger"), []);
     scene.gobo.deploy("ledger-mended").expect(200);
     scene.wait_for("ledger", positions[3]);
-    assert_eq!(scene.rows("accounts").await, clean_run(&scene, positions[3]).await);
+    assert_eq!(
+        scene.rows("accounts").await,
+        clean_run(&scene, positions[3]).await
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +107,9 @@ fn interleaved(events: usize) -> (Vec<Event>, Vec<Option<&'static str>>) {
     let mut states = Vec::new();
     let mut appended = Vec::new();
     for number in 0..events {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let stream = format!("s{}", random >> 33 & 15);
         let fee = i64::from((random >> 40) % 12 == 0);
         appended.push(booked(&stream, i64::try_from(number).unwrap(), fee));
@@ -113,7 +140,11 @@ async fn parked_streams_wait_in_order_while_others_go_on_and_end_up_as_in_a_clea
             .collect()
     };
     let expected = waiting(&states);
-    assert!(expected.len() > 50 && expected.len() < 290, "{}", expected.len());
+    assert!(
+        expected.len() > 50 && expected.len() < 290,
+        "{}",
+        expected.len()
+    );
     // Not one is missing, and what was not parked is in the rows.
     scene.wait_for_letters("ledger", &expected);
     let booked = "select sum(cardinality(string_to_array(history, ' ')) - 1) from read.accounts";
@@ -122,12 +153,25 @@ async fn parked_streams_wait_in_order_while_others_go_on_and_end_up_as_in_a_clea
     // Mended code alone changes nothing for those that wait, nor for those that come.
     scene.gobo.deploy("ledger-mended").expect(200);
     let stream = expected[0].1;
-    let late = scene.append(&[(stream.to_owned(), "Booked", json!({"amount": 7}))]).await[0];
+    let late = scene
+        .append(&[(stream.to_owned(), "Booked", json!({"amount": 7}))])
+        .await[0];
     scene.wait_for("ledger", late);
-    assert_eq!(scene.letters("ledger").last().map(|l| (l.position, l.state.clone())), Some((late, "behind".to_owned())));
-    assert_eq!(scene.retry("ledger"), i64::try_from(expected.len()).unwrap() + 1);
+    assert_eq!(
+        scene
+            .letters("ledger")
+            .last()
+            .map(|l| (l.position, l.state.clone())),
+        Some((late, "behind".to_owned()))
+    );
+    assert_eq!(
+        scene.retry("ledger"),
+        i64::try_from(expected.len()).unwrap() + 1
+    );
     scene.wait_for_letters("ledger", &[]);
-    let last = scene.append(&[(stream.to_owned(), "Booked", json!({"amount": 8}))]).await[0];
+    let last = scene
+        .append(&[(stream.to_owned(), "Booked", json!({"amount": 8}))])
+        .await[0];
     scene.wait_for("ledger", last);
     assert_eq!(scene.letters("ledger"), []);
     assert_eq!(scene.status("ledger")["diverged"], false);
@@ -153,14 +197,22 @@ async fn a_retry_that_fails_again_keeps_the_order() {
         }
     });
     scene.wait_for_letters("ledger", &letters);
-    let accounts = scene.database.query_json("select account from read.accounts").await;
+    let accounts = scene
+        .database
+        .query_json("select account from read.accounts")
+        .await;
     assert_eq!(accounts, json!([{"account": "b"}]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_goes_on_when_its_dead_letter_is_discarded_with_a_reason() {
     let scene = Scene::new(&policy("park"), &["ledger"]).await;
-    let events = [booked("alone", 1, 9), booked("a", 1, 9), booked("a", 2, 0), booked("a", 3, 0)];
+    let events = [
+        booked("alone", 1, 9),
+        booked("a", 1, 9),
+        booked("a", 2, 0),
+        booked("a", 3, 0),
+    ];
     let positions = scene.append(&events).await;
     scene.wait_for("ledger", positions[3]);
     let expected = [
@@ -173,16 +225,29 @@ async fn a_stream_goes_on_when_its_dead_letter_is_discarded_with_a_reason() {
     let listed = stdout(&scene, &["dead-letters", "list", "ledger"]);
     assert!(listed.contains("a fee of 9 is not understood"), "{listed}");
     for stream in ["alone", "a"] {
-        let discard = ["dead-letters", "discard", "ledger", "--stream", stream, "--reason", "booked by hand"];
+        let discard = [
+            "dead-letters",
+            "discard",
+            "ledger",
+            "--stream",
+            stream,
+            "--reason",
+            "booked by hand",
+        ];
         let said = stdout(&scene, &discard);
         assert!(said.contains("discarded event"), "{said}");
     }
-    let discarded = [(positions[0], "alone", "discarded"), (positions[1], "a", "discarded")];
+    let discarded = [
+        (positions[0], "alone", "discarded"),
+        (positions[1], "a", "discarded"),
+    ];
     scene.wait_for_letters("ledger", &discarded);
     assert_eq!(scene.letters("ledger")[0].message, "booked by hand");
     assert_eq!(history(&scene, "a").await, " 2-0 3-0");
     // Nothing waited behind the one that was alone in its stream; what comes now must not wait for it either.
-    let later = scene.append(&[booked("alone", 5, 0), booked("a", 5, 0)]).await;
+    let later = scene
+        .append(&[booked("alone", 5, 0), booked("a", 5, 0)])
+        .await;
     scene.wait_for("ledger", later[1]);
     scene.wait_for_letters("ledger", &discarded);
     assert_eq!(history(&scene, "alone").await, " 5-0");
@@ -205,7 +270,11 @@ async fn a_skipped_event_is_named_and_its_late_retry_marks_the_generation_as_div
     // A retry in vain does not hold up the stream.
     assert_eq!(scene.retry("ledger"), 1);
     gobo_tests::wait_until("the second attempt", || {
-        let answer = scene.gobo.get("/admin/projections/ledger/dead-letters").expect(200).json();
+        let answer = scene
+            .gobo
+            .get("/admin/projections/ledger/dead-letters")
+            .expect(200)
+            .json();
         match answer["dead_letters"][0]["attempts"] == 2 {
             true => Ok(()),
             false => Err(answer),
@@ -214,7 +283,10 @@ async fn a_skipped_event_is_named_and_its_late_retry_marks_the_generation_as_div
     scene.wait_for_letters("ledger", &skipped);
     assert_eq!(scene.status("ledger")["diverged"], false);
     scene.gobo.deploy("ledger-mended").expect(200);
-    let said = stdout(&scene, &["dead-letters", "retry", "ledger", "--stream", "a"]);
+    let said = stdout(
+        &scene,
+        &["dead-letters", "retry", "ledger", "--stream", "a"],
+    );
     assert!(said.contains("1 dead letters"), "{said}");
     scene.wait_for_letters("ledger", &[]);
     // Later events of its stream came first: a replay would give another history, and the status says so.
@@ -229,7 +301,9 @@ async fn a_late_retry_of_rows_that_streams_share_marks_the_generation_as_diverge
     let small = format!("{}[limits]\noutput_bytes = 65536\n", policy("park"));
     let mut scene = Scene::new(&small, &["raw-guest"]).await;
     let huge = json!({"do": "huge_output", "id": "huge", "bytes": 100_000});
-    let positions = scene.append(&[raw("a", huge), raw("b", json!({"do": "put", "id": "b"}))]).await;
+    let positions = scene
+        .append(&[raw("a", huge), raw("b", json!({"do": "put", "id": "b"}))])
+        .await;
     scene.wait_for("raw", positions[1]);
     scene.wait_for_letters("raw", &[(positions[0], "a", "failed")]);
     assert_eq!(scene.status("raw")["diverged"], false);
@@ -237,7 +311,13 @@ async fn a_late_retry_of_rows_that_streams_share_marks_the_generation_as_diverge
     assert_eq!(scene.retry("raw"), 1);
     scene.wait_for_letters("raw", &[]);
     assert_eq!(scene.status("raw")["diverged"], true);
-    assert_eq!(scene.database.query_i64("select count(*) from read.raw").await, 2);
+    assert_eq!(
+        scene
+            .database
+            .query_i64("select count(*) from read.raw")
+            .await,
+        2
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,23 +326,32 @@ async fn a_row_that_two_streams_change_is_refused_where_rows_are_declared_per_st
     let tables = format!("{}[engine]\nbatch_events = 1\n", policy("skip"));
     let scene = Scene::new(&tables, &["ledger"]).await;
     let theirs = |stream: &str| -> Event {
-        (stream.to_owned(), "Booked", json!({ "amount": 1, "account": "a" }))
+        (
+            stream.to_owned(),
+            "Booked",
+            json!({ "amount": 1, "account": "a" }),
+        )
     };
     let first = scene.append(&[booked("a", 1, 0), booked("c", 1, 0)]).await;
     scene.wait_for("ledger", first[1]);
     let second = scene.append(&[theirs("c"), booked("a", 2, 0)]).await;
     scene.wait_for("ledger", second[1]);
-    let close = ("c".to_owned(), "Booked", json!({ "amount": 0, "account": "a", "close": true }));
+    let close = (
+        "c".to_owned(),
+        "Booked",
+        json!({ "amount": 0, "account": "a", "close": true }),
+    );
     let third = scene.append(&[close, booked("a", 3, 0)]).await;
     scene.wait_for("ledger", third[1]);
-    let expected = [
-        (second[0], "c", "skipped"),
-        (third[0], "c", "skipped"),
-    ];
+    let expected = [(second[0], "c", "skipped"), (third[0], "c", "skipped")];
     scene.wait_for_letters("ledger", &expected);
     for letter in scene.letters("ledger") {
         for words in ["\"accounts\"", "per_stream", "two streams"] {
-            assert!(letter.message.contains(words), "{words:?} is missing in {}", letter.message);
+            assert!(
+                letter.message.contains(words),
+                "{words:?} is missing in {}",
+                letter.message
+            );
         }
     }
     assert_eq!(history(&scene, "a").await, " 1-0 2-0 3-0");

@@ -35,5 +35,8 @@ async fn the_first_projection_counts_and_a_client_reads_its_own_write() {
     assert_eq!(answer.header("gobo-head-position"), Some("3"));
     let status = gobo.command(&["status"]);
     let shown = String::from_utf8_lossy(&status.stdout).into_owned();
-    assert!(shown.contains("page-views") && shown.contains("running"), "{shown}");
+    assert!(
+        shown.contains("page-views") && shown.contains("running"),
+        "{shown}"
+    );
 }

@@ -48,8 +48,10 @@ async fn fifty_kills_leave_the_same_rows_as_an_uninterrupted_run() {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        // The moment is random on purpose: anything may be half done.
-        tokio::time::sleep(Duration::from_micros(random % 20_000)).await;
+        // The moment is random on purpose, some questions later: anything may be half done.
+        for _ in 0..random % 30 {
+            checkpoint(&database).await;
+        }
         gobo.kill();
         gobo.start_again();
     }

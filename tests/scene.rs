@@ -133,7 +133,10 @@ pub(crate) async fn append(database: &Database, events: &[Event]) -> Vec<i64> {
     for (stream, kind, data) in events {
         let event = json!([{ "type": kind, "data": data }]).to_string();
         let row = transaction.query_one(&append, &[stream, &event]).await;
-        positions.push(row.unwrap_or_else(|error| panic!("{data}: {error:?}")).get(0));
+        positions.push(
+            row.unwrap_or_else(|error| panic!("{data}: {error:?}"))
+                .get(0),
+        );
     }
     transaction.commit().await.unwrap();
     positions
@@ -141,7 +144,8 @@ pub(crate) async fn append(database: &Database, events: &[Event]) -> Vec<i64> {
 
 /// Every row of a read model but its revision, in the order of their text.
 pub(crate) async fn rows(database: &Database, read_model: &str) -> Value {
-    let sql = format!("select to_jsonb(r) - '_revision' as row from read.{read_model} r order by 1");
+    let sql =
+        format!("select to_jsonb(r) - '_revision' as row from read.{read_model} r order by 1");
     database.query_json(&sql).await
 }
 

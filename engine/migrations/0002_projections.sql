@@ -111,6 +111,13 @@ create table gobo.watched_files (
 comment on table gobo.watched_files is
     'The last bytes that each file of a watched folder brought: an old file never replaces a newer deploy.';
 
+-- Emptied by every recovery from a crash, which may take unflushed commits back: revisions are then given out again, and
+-- what was known of them is not true any more.
+create unlogged table gobo.incarnation (
+    single boolean primary key default true check (single),
+    token uuid not null default gen_random_uuid()
+);
+
 -- The fence: the first statement of every transaction that changes rows. It moves the checkpoint if, and only if, nothing
 -- has changed since the caller computed its batch; else the whole transaction fails.
 create function gobo.advance(
@@ -119,6 +126,10 @@ create function gobo.advance(
 ) returns void
 language plpgsql set search_path = pg_catalog as $$
 begin
+    -- Sent in one go with a "begin" that failed, this would commit on its own, and rows that are refused would be lost.
+    if now() = statement_timestamp() then
+        raise exception using errcode = '25P01', message = 'gobo.advance() needs a transaction block';
+    end if;
     update gobo.checkpoints c
        set position = advance.new_position,
            applied_position = coalesce(advance.new_applied_position, c.applied_position),

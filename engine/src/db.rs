@@ -141,6 +141,9 @@ impl Database {
             ("search_path", "pg_catalog"),
             ("jit", "off"),
             ("idle_in_transaction_session_timeout", "60s"),
+            // A role's own settings must not end a commit that is merely large.
+            ("statement_timeout", "0"),
+            ("lock_timeout", "0"),
         ];
         for (name, value) in fixed.iter().chain(settings) {
             options.push_str(&format!(" -c {name}={}", value.replace(' ', "\\ ")));
@@ -218,15 +221,32 @@ impl ToSql for RawParam {
     tokio_postgres::types::to_sql_checked!();
 }
 
-/// Whether an error is the infrastructure's (connection lost, resources, shutdown: SQLSTATE 08, 40, 53, 57, 58, XX), and
-/// so worth retrying for ever, rather than something that the statement or its values caused.
-pub fn is_infrastructure(error: &tokio_postgres::Error) -> bool {
-    match error.code() {
-        None => true,
-        Some(state) => ["08", "40", "53", "57", "58", "XX", "25", "55"]
-            .iter()
-            .any(|class| state.code().starts_with(class)),
+/// What to blame for an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The connection, resources, a shutdown, a conflict between transactions: worth retrying for ever.
+    Infrastructure,
+    /// A value that PostgreSQL does not take (SQLSTATE 21, 22, 23, 54).
+    Value,
+    /// The statement: a table that is gone, a privilege that is missing. Neither time nor other values mend it.
+    Statement,
+}
+
+/// Finds out by its SQLSTATE what to blame for an error.
+pub fn cause(error: &tokio_postgres::Error) -> Cause {
+    let Some(state) = error.code() else {
+        return Cause::Infrastructure;
+    };
+    match &state.code()[..2] {
+        "08" | "25" | "40" | "53" | "55" | "57" | "58" | "XX" => Cause::Infrastructure,
+        "21" | "22" | "23" | "54" => Cause::Value,
+        _ => Cause::Statement,
     }
+}
+
+/// Whether an error is the infrastructure's, and so worth retrying for ever.
+pub fn is_infrastructure(error: &tokio_postgres::Error) -> bool {
+    cause(error) == Cause::Infrastructure
 }
 
 /// An error with what the server said: message, detail and SQLSTATE, which `Display` of the driver's type leaves out.

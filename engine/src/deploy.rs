@@ -107,6 +107,21 @@ pub enum DeployError {
         /// What differs, one sentence each.
         differences: Vec<String>,
     },
+    /// This engine's configuration gives the projection another source than the one it has read.
+    #[error(
+        "projection \"{projection}\" has read source \"{from}\" up to position {position}, which means nothing in source \"{to}\": \
+         set [projections.{projection}] source back to \"{from}\", or deploy under a new projection name"
+    )]
+    SourceChanged {
+        /// The projection.
+        projection: String,
+        /// The source that it has read.
+        from: String,
+        /// The source that is configured.
+        to: String,
+        /// Its checkpoint.
+        position: i64,
+    },
     /// Tables or views cannot be made.
     #[error(transparent)]
     Schema(#[from] SchemaError),
@@ -312,6 +327,14 @@ impl Deployer {
             )
             .await?;
         let position: i64 = row.get(0);
+        if source != live.source && position > 0 {
+            return Err(DeployError::SourceChanged {
+                projection: descriptor.name.clone(),
+                from: live.source.clone(),
+                to: source.to_owned(),
+                position,
+            });
+        }
         transaction
             .execute(
                 "update gobo.generations set plugin_hash = $2, deployed_at = now() where id = $1",

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Store,
@@ -28,6 +29,9 @@ mod bindings {
 
 /// The versions of the contract `gobo:projection` that this engine runs.
 pub const CONTRACTS: [&str; 1] = ["0.1.0"];
+
+/// Instances that only describe themselves, at the same time.
+const DESCRIBING: u32 = 4;
 
 /// sha256 of a plugin's bytes, as they were deployed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -156,6 +160,7 @@ pub struct LogLine {
 pub struct Host {
     engine: Engine,
     linker: Arc<Linker<Meter>>,
+    slots: Arc<Semaphore>,
     cache: CodeCache,
     limits: Arc<Limits>,
 }
@@ -173,12 +178,19 @@ pub struct Plugin {
 #[derive(Clone)]
 struct Compiled {
     pre: bindings::ProjectionPre<Meter>,
+    slots: Arc<Semaphore>,
     limits: Arc<Limits>,
     engine: Engine,
 }
 
+/// A place for one instance among all that may exist at the same time.
+pub struct Slot {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
 /// One fresh instance in the middle of one batch. Thrown away afterwards: no state outlives a batch.
 pub struct Instance {
+    _slot: Slot,
     store: Store<Meter>,
     projection: bindings::Projection,
 }
@@ -203,6 +215,7 @@ impl Host {
             cache: CodeCache::new(cache, &engine),
             engine,
             linker: Arc::new(linker),
+            slots: Arc::new(Semaphore::new(limits.concurrent_instances as usize)),
             limits,
         })
     }
@@ -239,6 +252,7 @@ impl Host {
             .map_err(|e| LoadError::Module(component::explain(&format!("{e:#}"))))?;
         let compiled = Compiled {
             pre,
+            slots: self.slots.clone(),
             limits: self.limits.clone(),
             engine: self.engine.clone(),
         };
@@ -260,10 +274,19 @@ impl Plugin {
         &self.compiled.limits
     }
 
+    /// Waits for a place for an instance. Who has one needs no other to finish, so waiting cannot lock up.
+    pub async fn slot(&self) -> Slot {
+        // The semaphore is never closed.
+        let permit = self.compiled.slots.clone().acquire_owned().await;
+        Slot {
+            _permit: permit.ok(),
+        }
+    }
+
     /// Starts a batch in a fresh instance, which holds the decoded events for `resume`, and the log lines that explain a
     /// failure. There is none when the host could not make it.
-    pub fn begin(&self, batch: &[u8]) -> (Option<Instance>, Result<Step, CallError>) {
-        let mut instance = match self.compiled.instantiate() {
+    pub fn begin(&self, slot: Slot, batch: &[u8]) -> (Option<Instance>, Result<Step, CallError>) {
+        let mut instance = match self.compiled.instantiate(slot) {
             Ok(instance) => instance,
             Err(error) => return (None, Err(error)),
         };
@@ -273,13 +296,17 @@ impl Plugin {
 }
 
 impl Compiled {
-    fn instantiate(&self) -> Result<Instance, CallError> {
+    fn instantiate(&self, slot: Slot) -> Result<Instance, CallError> {
         let mut store = Store::new(&self.engine, Meter::new(self.limits.clone()));
         store.limiter(|meter| meter);
         store.set_hostcall_fuel(self.limits.output_bytes);
         store.set_epoch_deadline(limits::ticks(self.limits.batch_time));
         match self.pre.instantiate(&mut store) {
-            Ok(projection) => Ok(Instance { store, projection }),
+            Ok(projection) => Ok(Instance {
+                _slot: slot,
+                store,
+                projection,
+            }),
             Err(error) => Err(match store.data().explain(&error) {
                 // Instantiation runs no code of the plugin's but its start function; what fails here otherwise is
                 // the pool or the machine.
@@ -292,7 +319,8 @@ impl Compiled {
     }
 
     fn describe(&self) -> Result<String, CallError> {
-        let mut instance = self.instantiate()?;
+        // Describing happens while a plugin is loaded, for which the pool has room apart from the slots.
+        let mut instance = self.instantiate(Slot { _permit: None })?;
         instance
             .projection
             .call_describe(&mut instance.store)
@@ -347,11 +375,14 @@ fn config(limits: &Limits, pooling: bool) -> Config {
         .max_wasm_stack(1 << 20);
     if pooling {
         let mut pool = PoolingAllocationConfig::default();
-        let instances = limits.concurrent_instances;
+        let instances = limits.concurrent_instances + DESCRIBING;
         pool.total_component_instances(instances)
-            .total_core_instances(instances * 4)
-            .total_memories(instances)
-            .total_tables(instances * 4)
+            .total_core_instances(instances * limits::CORE_INSTANCES as u32)
+            .max_core_instances_per_component(limits::CORE_INSTANCES as u32)
+            .total_memories(instances * limits::MEMORIES as u32)
+            .max_memories_per_component(limits::MEMORIES as u32)
+            .total_tables(instances * limits::TABLES as u32)
+            .max_tables_per_component(limits::TABLES as u32)
             .max_memory_size(limits.memory_bytes)
             .linear_memory_keep_resident(32 << 20)
             .table_keep_resident(1 << 16);

@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::db::{Database, describe};
+use crate::host::PluginHash;
 use crate::progress::Progress;
 use crate::projection::{self, Control, Exit, Job, Settings, Stats};
 use crate::read_model::schema;
@@ -27,6 +28,10 @@ const TICK: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long loops may take to finish what is in flight at the end.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Gives back the leases of these generations, or of all.
+const GIVE_BACK: &str = "update gobo.leases set owner = null, owner_name = null, expires_at = '-infinity' \
+                         where owner = $1 and ($2::bigint[] is null or generation = any ($2))";
 
 /// This process among all that work on one database.
 #[derive(Debug, Clone)]
@@ -73,6 +78,13 @@ impl Activity {
     /// Events per second lately, if the loop runs in this process.
     pub fn events_per_second(&self, generation: i64) -> Option<f64> {
         self.lock().get(&generation).map(|active| active.rate)
+    }
+
+    /// Why loops of this process cannot go on at present, by generation.
+    pub fn troubles(&self) -> HashMap<i64, String> {
+        (self.lock().iter())
+            .filter_map(|(generation, active)| Some((*generation, active.stats.trouble()?)))
+            .collect()
     }
 
     fn start(&self, generation: i64) -> Arc<Stats> {
@@ -132,7 +144,7 @@ pub struct Ownership {
 }
 
 struct Running {
-    plugin: crate::host::PluginHash,
+    plugin: PluginHash,
     control: watch::Sender<Control>,
 }
 
@@ -148,6 +160,9 @@ struct Lease {
 #[derive(Default)]
 struct Loops {
     running: HashMap<i64, Running>,
+    /// Loops that were fenced off since the last tick, with the plugin that they ran: most likely another one was
+    /// deployed, and the catalogue is about to say so.
+    fenced: HashMap<i64, PluginHash>,
     tasks: JoinSet<(i64, Exit)>,
 }
 
@@ -161,7 +176,7 @@ impl Ownership {
         loop {
             tokio::select! {
                 () = shutdown.requested() => break,
-                _ = tick.tick() => {}
+                _ = tick.tick() => loops.fenced.clear(),
                 _ = catalog.changed() => {}
                 Some(ended) = loops.tasks.join_next() => self.ended(&mut loops, ended),
             }
@@ -201,6 +216,12 @@ impl Ownership {
         };
         let started = Instant::now();
         self.renew(client, loops).await?;
+        client
+            .execute(
+                "insert into gobo.incarnation default values on conflict do nothing",
+                &[],
+            )
+            .await?;
         let leases = self.leases(client).await?;
         let wanted: HashMap<i64, &Arc<Deployed>> = catalog
             .deployed
@@ -219,15 +240,37 @@ impl Ownership {
                 *control != told
             });
         }
+        let idle: Vec<i64> = (leases.iter())
+            .filter(|(generation, lease)| {
+                let runs = loops.running.contains_key(generation);
+                let runnable = wanted.contains_key(generation) && !lease.stopped;
+                lease.mine && !runs && !runnable
+            })
+            .map(|(generation, _)| *generation)
+            .collect();
+        if !idle.is_empty() {
+            // Another node may have what this one lacks: a newer engine, the source's configuration.
+            client
+                .execute(GIVE_BACK, &[&self.node.id, &Some(idle)])
+                .await?;
+        }
         for (generation, deployed) in wanted {
+            if loops.fenced.get(&generation) == Some(&deployed.plugin.hash) {
+                continue;
+            }
             let idle = !loops.running.contains_key(&generation);
             let Some(lease) = leases.get(&generation) else {
                 continue;
             };
             // Renewing in time comes before taking over more.
             let in_time = started.elapsed() < self.lease / 3;
-            if idle && (lease.mine || lease.free) && !lease.stopped && in_time {
-                self.take(client, deployed, loops).await?;
+            let takes = idle && (lease.mine || lease.free) && !lease.stopped && in_time;
+            if takes && let Err(error) = self.take(client, deployed, loops).await {
+                if client.is_closed() {
+                    return Err(error);
+                }
+                let (projection, error) = (&deployed.projection, describe(&error));
+                tracing::warn!(projection, error, "cannot be taken over now");
             }
         }
         Ok(())
@@ -323,8 +366,7 @@ impl Ownership {
         client: &mut Client,
         generation: i64,
     ) -> Result<Option<i64>, tokio_postgres::Error> {
-        let transaction = client.transaction().await?;
-        let taken = transaction
+        let taken = client
             .execute(
                 include_str!("ownership/take.sql"),
                 &[
@@ -338,28 +380,38 @@ impl Ownership {
         if taken == 0 {
             return Ok(None);
         }
-        // The last owner may have been stopped in the middle of a transaction, which holds the checkpoint's lock.
+        // The last owner may have been stopped in the middle of a transaction, which holds the checkpoint's lock. Where
+        // that session is another role's, its own time-out ends it.
         let writer = format!("gobo {}", projection::writer_purpose(generation));
-        transaction
+        let ended = client
             .execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = $1",
                 &[&writer],
             )
-            .await?;
-        let row = transaction
+            .await;
+        if let Err(error) = ended {
+            tracing::debug!(
+                generation,
+                error = describe(&error),
+                "the last writer's session is not ours to end"
+            );
+        }
+        let row = client
             .query_one(
                 "update gobo.checkpoints set epoch = epoch + 1 where generation = $1 returning epoch",
                 &[&generation],
             )
             .await?;
-        transaction.commit().await?;
         Ok(Some(row.get(0)))
     }
 
     fn ended(&self, loops: &mut Loops, ended: Result<(i64, Exit), tokio::task::JoinError>) {
         match ended {
             Ok((generation, exit)) => {
-                loops.running.remove(&generation);
+                let running = loops.running.remove(&generation);
+                if let (Exit::Fenced, Some(running)) = (&exit, running) {
+                    loops.fenced.insert(generation, running.plugin);
+                }
                 self.activity.end(generation);
                 tracing::info!(generation, ?exit, "the loop has ended");
             }
@@ -394,10 +446,7 @@ impl Ownership {
     async fn release(&self) -> Result<(), tokio_postgres::Error> {
         let client = self.db.connect("ownership", &[]).await?;
         client
-            .execute(
-                "update gobo.leases set owner = null, owner_name = null, expires_at = '-infinity' where owner = $1",
-                &[&self.node.id],
-            )
+            .execute(GIVE_BACK, &[&self.node.id, &None::<Vec<i64>>])
             .await?;
         client
             .batch_execute("select pg_notify('gobo_control', '')")

@@ -10,8 +10,8 @@ mod pipeline;
 mod policy;
 mod session;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -102,9 +102,23 @@ pub struct Stats {
     events: AtomicU64,
     commits: AtomicU64,
     rows: AtomicU64,
+    trouble: Mutex<Option<String>>,
 }
 
 impl Stats {
+    /// Why the loop cannot go on at present, if it cannot: it tries again for ever.
+    pub fn trouble(&self) -> Option<String> {
+        self.lock_trouble().clone()
+    }
+
+    fn set_trouble(&self, why: Option<String>) {
+        *self.lock_trouble() = why;
+    }
+
+    fn lock_trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Events that were handed to the plugin and committed.
     pub fn events(&self) -> u64 {
         self.events.load(Ordering::Relaxed)
@@ -124,6 +138,7 @@ impl Stats {
         self.events.fetch_add(events as u64, Ordering::Relaxed);
         self.rows.fetch_add(rows as u64, Ordering::Relaxed);
         self.commits.fetch_add(1, Ordering::Relaxed);
+        self.set_trouble(None);
     }
 }
 
@@ -194,6 +209,7 @@ pub async fn run(job: Job, mut control: watch::Receiver<Control>) -> Exit {
         if started.elapsed() > Duration::from_secs(10) {
             backoff = Backoff::default();
         }
+        job.stats.set_trouble(Some(why.clone()));
         let wait = backoff.next();
         let projection = &job.target.projection;
         tracing::warn!(
@@ -221,7 +237,9 @@ async fn attempt(job: &Job, control: &mut watch::Receiver<Control>) -> Result<()
         dead_letter::retry(&mut session).await?;
         match pipeline::run(&mut session, control).await? {
             pipeline::End::Told => {}
-            pipeline::End::Trouble { through } => policy::carefully(&mut session, through).await?,
+            pipeline::End::Trouble { through } => {
+                policy::carefully(&mut session, control, through).await?;
+            }
         }
     }
     Ok(())

@@ -92,8 +92,13 @@ pub async fn serve(
     let address = listener.local_addr();
     let config = Arc::new(config);
     let database = Database::new(&config.database.url)?;
-    let control = database.pool("control", config.database.control_connections, &[]);
-    let health = Arc::new(Health::new(control.clone()));
+    let control = database.pool(
+        "control",
+        config.database.control_connections,
+        &bounded(&config.api.request_timeout_ms.to_string()),
+    );
+    let activity = Activity::default();
+    let health = Arc::new(Health::new(control.clone(), activity.clone()));
     let front = Front::new(&config, health.clone());
     let server: JoinHandle<()> = tokio::spawn(server::serve(
         listener,
@@ -102,7 +107,15 @@ pub async fn serve(
         shutdown.clone(),
     ));
     let for_services = shutdown.clone();
-    let starting = start(config, database, control, &health, &front, &for_services);
+    let starting = start(
+        config,
+        database,
+        control,
+        activity,
+        &health,
+        &front,
+        &for_services,
+    );
     let mut services = tokio::select! {
         () = shutdown.requested() => JoinSet::new(),
         started = starting => {
@@ -154,6 +167,7 @@ async fn start(
     config: Arc<Config>,
     database: Database,
     control: Pool,
+    activity: Activity,
     health: &Health,
     front: &Front,
     shutdown: &Shutdown,
@@ -175,7 +189,7 @@ async fn start(
             config.clone(),
         )),
         progress: Progress::new(),
-        activity: Activity::default(),
+        activity,
         config,
         database,
         control,
@@ -236,7 +250,8 @@ impl Parts {
             ("statement_timeout", timeout.as_str()),
         ];
         let readers = database.pool("reader", connections, &settings);
-        let writers = database.pool("store", connections, &[]);
+        let timeout = config.api.request_timeout_ms.to_string();
+        let writers = database.pool("store", connections, &bounded(&timeout));
         Rooms {
             admin: Admin {
                 pool: self.control.clone(),
@@ -256,7 +271,6 @@ impl Parts {
                 readable,
                 self.progress.clone(),
                 query_limits(config),
-                incarnation(database).await,
             ),
         }
     }
@@ -282,6 +296,12 @@ impl Parts {
 async fn named(name: &'static str, service: impl Future<Output = ()>) -> &'static str {
     service.await;
     name
+}
+
+/// No request leaves a statement behind that still waits when nobody wants its answer any more: for a lock that somebody's
+/// open transaction holds, above all.
+fn bounded(timeout_ms: &str) -> [(&'static str, &str); 2] {
+    [("lock_timeout", "10s"), ("statement_timeout", timeout_ms)]
 }
 
 fn query_limits(config: &Config) -> query::Limits {
@@ -318,28 +338,5 @@ async fn migrate_when_there(database: &Database) -> Result<(), ServeError> {
         );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// What changes when the database's history does: another server, or one that was restored or failed over.
-async fn incarnation(database: &Database) -> String {
-    let asked = async {
-        let client = database.connect("control", &[]).await?;
-        client
-            .query_one(
-                "select (select system_identifier from pg_control_system())::text || '-' || \
-                        (select timeline_id from pg_control_checkpoint())::text",
-                &[],
-            )
-            .await
-    };
-    match asked.await {
-        Ok(row) => row.get(0),
-        Err(error) => {
-            // Some hosted servers do not tell. Then every start counts as a new history, which only costs caches.
-            let error = describe(&error);
-            tracing::debug!(error, "the server does not tell its identity");
-            uuid::Uuid::new_v4().simple().to_string()
-        }
     }
 }

@@ -22,6 +22,8 @@ use tower::ServiceExt;
 const SCHEMA: &str = "
     create schema gobo;
     create table gobo.checkpoints (generation bigint primary key, position bigint not null);
+    create table gobo.incarnation (token uuid not null default gen_random_uuid());
+    insert into gobo.incarnation default values;
     create table gobo.read_models (name text primary key, projection text not null, revision bigint not null);
     create table gobo.dead_letters (generation bigint, position bigint, stream_id text, state text not null default 'failed', primary key (generation, position));
     insert into gobo.checkpoints values (1000, 77), (1001, 78);
@@ -99,7 +101,6 @@ impl Bench {
             Catalog::new(receiver, refresh.clone()),
             progress.clone(),
             limits,
-            "t1".to_owned(),
         );
         Self {
             admin,

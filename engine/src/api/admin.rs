@@ -158,6 +158,7 @@ impl From<DeployError> for Problem {
             DeployError::Name { .. } => unprocessable("name_mismatch"),
             DeployError::ReadModelTaken { read_model, owner } => conflict("read_model_taken")
                 .with_details(json!({ "read_model": read_model, "projection": owner })),
+            DeployError::SourceChanged { .. } => conflict("source_changed"),
             DeployError::TablesChanged { differences, .. } => {
                 conflict("tables_changed").with_details(json!(differences))
             }

@@ -47,6 +47,13 @@ async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
     {
         return problem.into_response();
     }
+    if request.uri().to_string().contains("%00") {
+        return Problem::bad_request(
+            "bad_request",
+            "the address contains %00: PostgreSQL cannot store U+0000, so nothing has such a name",
+        )
+        .into_response();
+    }
     let Ok(_permit) = guard.requests.try_acquire() else {
         return Problem::unavailable("too many requests at once (api.max_requests)")
             .into_response();

@@ -12,6 +12,7 @@ use deadpool_postgres::Pool;
 use serde_json::{Value, json};
 
 use crate::db::describe_pool;
+use crate::ownership::Activity;
 
 /// How long the database may take to answer a probe.
 const PROBE: Duration = Duration::from_secs(2);
@@ -21,6 +22,7 @@ const FRESH: Duration = Duration::from_millis(200);
 /// How far the engine has come.
 pub struct Health {
     pool: Pool,
+    activity: Activity,
     stage: Mutex<Stage>,
     probed: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
 }
@@ -39,10 +41,11 @@ pub enum Stage {
 }
 
 impl Health {
-    /// At the beginning. `pool` is asked whether the database answers.
-    pub fn new(pool: Pool) -> Self {
+    /// At the beginning. `pool` is asked whether the database answers, `activity` whether the loops can go on.
+    pub fn new(pool: Pool, activity: Activity) -> Self {
         Self {
             pool,
+            activity,
             stage: Mutex::new(Stage::Migrating),
             probed: tokio::sync::Mutex::default(),
         }
@@ -98,13 +101,15 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
         true => json!({ "status": "ok" }),
         false => json!({ "status": "not ready", "detail": why }),
     };
-    let ready = database.is_ok() && stage == Stage::Running;
+    let troubles: Vec<String> = health.activity.troubles().into_values().collect();
+    let ready = database.is_ok() && stage == Stage::Running && troubles.is_empty();
     let body = json!({
         "status": if ready { "ready" } else { "not ready" },
         "components": {
             "database": component(database.is_ok(), database.as_ref().err().map_or("", String::as_str)),
             "schema": component(stage > Stage::Migrating, "the schema is not up to date yet"),
             "registry": component(stage > Stage::Loading, "the deployed plugins are not loaded yet"),
+            "projections": component(troubles.is_empty(), &troubles.join("; ")),
             "engine": component(stage == Stage::Running, if stage == Stage::Stopping { "stopping" } else { "starting" }),
         },
     });

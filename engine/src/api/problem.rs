@@ -4,6 +4,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::db::Cause;
+
 /// An answer that says what went wrong, and what to do about it.
 #[derive(Debug)]
 pub struct Problem {
@@ -92,11 +94,17 @@ impl From<tokio_postgres::Error> for Problem {
     /// For statements that are not expected to fail: either the database is away, or it is our fault.
     fn from(error: tokio_postgres::Error) -> Self {
         let what = crate::db::describe(&error);
-        if crate::db::is_infrastructure(&error) {
-            Self::unavailable(format!("the database cannot answer now: {what}"))
-        } else {
-            tracing::error!(error = %what, "a statement failed unexpectedly");
-            Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", what)
+        match crate::db::cause(&error) {
+            Cause::Infrastructure => {
+                Self::unavailable(format!("the database cannot answer now: {what}"))
+            }
+            Cause::Value => {
+                Self::bad_request("bad_value", format!("the database refuses a value: {what}"))
+            }
+            Cause::Statement => {
+                tracing::error!(error = %what, "a statement failed unexpectedly");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", what)
+            }
         }
     }
 }

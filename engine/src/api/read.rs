@@ -41,21 +41,13 @@ struct Shared {
     catalog: Catalog,
     progress: Progress,
     limits: Limits,
-    incarnation: String,
     waiters: Semaphore,
     checkpoints: wait::Checkpoints,
 }
 
 impl Reader {
-    /// `pool` has sessions that can only read and that have a statement timeout. `incarnation` changes when the
-    /// database's history does, so that no `ETag` outlives it.
-    pub fn new(
-        pool: Pool,
-        catalog: Catalog,
-        progress: Progress,
-        limits: Limits,
-        incarnation: String,
-    ) -> Self {
+    /// `pool` has sessions that can only read and that have a statement timeout.
+    pub fn new(pool: Pool, catalog: Catalog, progress: Progress, limits: Limits) -> Self {
         Self {
             shared: Arc::new(Shared {
                 waiters: Semaphore::new(limits.waiters),
@@ -63,7 +55,6 @@ impl Reader {
                 catalog,
                 progress,
                 limits,
-                incarnation,
                 checkpoints: wait::Checkpoints::default(),
             }),
         }
@@ -238,8 +229,8 @@ impl<'a> Ask<'a> {
         let representation = headers::representation(&sql::rows(&plan, target), self.format);
         if self.headers.contains_key(header::IF_NONE_MATCH) {
             let fresh = crate::query::freshness(&self.shared.pool, &self.model, target).await?;
-            let tag = self.tag(live, &fresh, &representation);
-            if headers::matches(self.headers, &tag) {
+            let tag = Self::tag(live, &fresh, &representation);
+            if let Some(tag) = tag.filter(|tag| headers::matches(self.headers, tag)) {
                 let answered = self.answered(live, &fresh, &request, is_late).await;
                 return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
             }
@@ -295,8 +286,8 @@ impl<'a> Ask<'a> {
                 next,
             );
         }
-        let tag = self.tag(live, fresh, representation);
-        Ok(answered.with(response, Some(&tag)))
+        let tag = Self::tag(live, fresh, representation);
+        Ok(answered.with(response, tag.as_deref()))
     }
 
     /// The answer to a query that failed, with how fresh its read model is, if that can still be said.
@@ -370,11 +361,13 @@ impl<'a> Ask<'a> {
         }
     }
 
-    fn tag(&self, live: &LiveModel, fresh: &Freshness, representation: &str) -> String {
-        format!(
-            "\"{}-{}-{}-{representation}\"",
-            self.shared.incarnation, live.generation, fresh.revision
-        )
+    /// None while nobody can tell what a revision means.
+    fn tag(live: &LiveModel, fresh: &Freshness, representation: &str) -> Option<String> {
+        let incarnation = fresh.incarnation.as_deref()?;
+        Some(format!(
+            "\"{incarnation}-{}-{}-{representation}\"",
+            live.generation, fresh.revision
+        ))
     }
 }
 

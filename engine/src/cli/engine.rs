@@ -35,6 +35,11 @@ pub struct Engine {
 #[error("{0}")]
 pub struct Away(String);
 
+/// What was asked for does not exist, or not yet.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Absent(String);
+
 impl Engine {
     /// The engine at the given address; nothing is sent yet.
     pub fn new(args: &EngineArgs) -> Self {
@@ -109,6 +114,7 @@ impl Engine {
             message.push_str(&format!("\n{hint}"));
         }
         match status.as_u16() {
+            404 => Err(Absent(message).into()),
             502..=504 => Err(Away(message).into()),
             _ => Err(anyhow!(message)),
         }

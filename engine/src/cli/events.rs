@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::engine::{Away, Engine, EngineArgs, encoded};
+use super::engine::{Absent, Away, Engine, EngineArgs, encoded};
 use crate::store::MAX_PAGE;
 
 /// A follower asks again after this long when there was something, and ever later when there was not.
@@ -91,8 +91,12 @@ impl<'a> Listing<'a> {
             left: args.limit.unwrap_or(default_limit),
         };
         if args.follow && args.after.is_none() {
-            let page = listing.page(1)?;
-            listing.after = Some(page.version.unwrap_or(page.safe_position));
+            // A stream that does not exist yet is followed from its first event.
+            listing.after = match listing.page(1) {
+                Ok(page) => Some(page.version.unwrap_or(page.safe_position)),
+                Err(error) if error.is::<Absent>() => None,
+                Err(error) => return Err(error),
+            };
         }
         Ok(listing)
     }
@@ -108,6 +112,10 @@ impl<'a> Listing<'a> {
                     if !std::mem::replace(&mut away, true) {
                         eprintln!("{error}\nTrying again until it does.");
                     }
+                    thread::sleep(LONGEST_PAUSE);
+                    continue;
+                }
+                Err(error) if self.args.follow && error.is::<Absent>() => {
                     thread::sleep(LONGEST_PAUSE);
                     continue;
                 }

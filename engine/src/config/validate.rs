@@ -93,7 +93,7 @@ impl Config {
         within(
             "limits.output_bytes",
             limits.output_bytes,
-            64 * KIB..=2 * GIB,
+            64 * KIB..=GIB / 4,
         )?;
         within("limits.log_lines", limits.log_lines, 0..=100_000)?;
         within(
@@ -114,7 +114,7 @@ impl Config {
             4..=10_000,
         )?;
         within("engine.batch_events", engine.batch_events, 1..=1_000_000)?;
-        within("engine.batch_bytes", engine.batch_bytes, KIB..=GIB)?;
+        within("engine.batch_bytes", engine.batch_bytes, KIB..=GIB / 4)?;
         within(
             "engine.row_cache_bytes",
             engine.row_cache_bytes,
@@ -122,7 +122,7 @@ impl Config {
         )?;
         within("engine.commit_rows", engine.commit_rows, 1..=10_000_000)?;
         within("engine.batches_ahead", engine.batches_ahead, 1..=1_000)?;
-        within("engine.commit_bytes", engine.commit_bytes, KIB..=GIB)?;
+        within("engine.commit_bytes", engine.commit_bytes, KIB..=GIB / 4)?;
         within("engine.lease_seconds", engine.lease_seconds, 2..=60)?;
         within("api.max_body_bytes", api.max_body_bytes, KIB..=GIB)?;
         within("api.max_connections", api.max_connections, 1..=100_000)?;
@@ -149,6 +149,13 @@ impl Config {
     }
 
     fn check_names(&self) -> Result<(), ConfigError> {
+        if self.sources.contains_key(OWN_SOURCE) {
+            return refuse(
+                &format!("sources.{OWN_SOURCE}"),
+                "this is the name of Gobo's own event store, which needs no configuration: choose another name"
+                    .to_owned(),
+            );
+        }
         for (name, settings) in &self.projections {
             let Some(source) = &settings.source else {
                 continue;

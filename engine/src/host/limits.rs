@@ -47,6 +47,12 @@ impl Default for Limits {
     }
 }
 
+/// What one component may consist of: one module and what wit-component puts around it. One memory, so that the limit
+/// of a memory is the limit of the plugin.
+pub(super) const MEMORIES: usize = 1;
+pub(super) const CORE_INSTANCES: usize = 8;
+pub(super) const TABLES: usize = 4;
+
 /// How often the clock that interrupts plugins ticks.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -95,6 +101,8 @@ pub(super) fn cut(mut text: String, bytes: usize) -> String {
 pub(super) struct Meter {
     pub(super) limits: Arc<Limits>,
     memory_refused: bool,
+    /// Why the machine could not give memory that the limits allow.
+    machine_failed: Option<String>,
     logs: Vec<LogLine>,
     dropped: u64,
 }
@@ -104,6 +112,7 @@ impl Meter {
         Self {
             limits,
             memory_refused: false,
+            machine_failed: None,
             logs: Vec::new(),
             dropped: 0,
         }
@@ -122,6 +131,9 @@ impl Meter {
             return CallError::Memory {
                 limit: self.limits.memory_bytes,
             };
+        }
+        if let Some(why) = &self.machine_failed {
+            return CallError::Host(why.clone());
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => {
@@ -159,11 +171,32 @@ impl ResourceLimiter for Meter {
         &mut self,
         _current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let granted = desired <= self.limits.memory_bytes;
+        // Beyond its own declared maximum a module fails by itself.
+        let declared = maximum.unwrap_or(usize::MAX);
+        let granted = desired <= self.limits.memory_bytes.min(declared);
         self.memory_refused |= !granted;
         Ok(granted)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        if !self.memory_refused {
+            self.machine_failed = Some(format!("memory cannot grow: {error:#}"));
+        }
+        Ok(())
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES
+    }
+
+    fn instances(&self) -> usize {
+        CORE_INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        TABLES
     }
 
     fn table_growing(

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::Interrupt;
 use crate::change::{Change, Invalid, Need, decode_changes, decode_needs};
+use crate::db::{Cause, cause, describe};
 use crate::event::Batch;
-use crate::host::{CallError, Instance, Limits, LogLine, Plugin, Step};
+use crate::host::{CallError, Instance, Limits, LogLine, Plugin, Slot, Step};
 use crate::read_model::ReadModel;
 use crate::read_model::rows::Rows;
 use crate::read_model::writer::LogRecord;
@@ -27,6 +28,8 @@ enum Failure {
     Call(CallError),
     Invalid(Invalid),
     Exceeded(String),
+    /// PostgreSQL does not take a key that the plugin asks for.
+    Key(String),
 }
 
 /// A batch that was processed.
@@ -61,13 +64,14 @@ pub(super) async fn begin_on_worker(
     models: Arc<[ReadModel]>,
     batch: Batch,
 ) -> Result<Begun, Interrupt> {
-    let work = tokio::task::spawn_blocking(move || begin(&plugin, &models, batch));
+    let slot = plugin.slot().await;
+    let work = tokio::task::spawn_blocking(move || begin(&plugin, slot, &models, batch));
     work.await
         .map_err(|error| Interrupt::Infrastructure(format!("a worker failed: {error}")))
 }
 
 /// Runs `begin` and decodes what it leads to. Blocks.
-pub(super) fn begin(plugin: &Plugin, models: &[ReadModel], batch: Batch) -> Begun {
+pub(super) fn begin(plugin: &Plugin, slot: Slot, models: &[ReadModel], batch: Batch) -> Begun {
     if batch.is_empty() {
         let next = Ok(Next::Done(Vec::new()));
         return Begun {
@@ -76,7 +80,7 @@ pub(super) fn begin(plugin: &Plugin, models: &[ReadModel], batch: Batch) -> Begu
             next,
         };
     }
-    let (instance, step) = plugin.begin(batch.frame());
+    let (instance, step) = plugin.begin(slot, batch.frame());
     let next = decode(step, models, batch.len());
     Begun {
         batch,
@@ -129,7 +133,21 @@ pub(super) async fn finish(
             next = Err(exceeded);
             continue;
         }
-        let answer = rows.answer(&needs).await?;
+        let answer = match rows.answer(&needs, limits.memory_bytes).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => {
+                next = Err(Failure::Exceeded(format!(
+                    "the rows that the plugin asked for in one batch do not fit into its memory of {} bytes (limits.memory_bytes)",
+                    limits.memory_bytes
+                )));
+                continue;
+            }
+            Err(error) if cause(&error) == Cause::Value => {
+                next = Err(Failure::Key(describe(&error)));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let Some(mut running) = instance.take() else {
             return Err(Interrupt::Infrastructure(
                 "a batch lost its instance".into(),
@@ -185,6 +203,11 @@ fn trouble(
         }
         Failure::Invalid(invalid) => (invalid.event, TroubleKind::Blamed, invalid.to_string()),
         Failure::Exceeded(message) => (None, TroubleKind::Limit, message),
+        Failure::Key(why) => (
+            None,
+            TroubleKind::Blamed,
+            format!("PostgreSQL refuses a key that the plugin asks for: {why}"),
+        ),
     };
     Ok(Trouble {
         event: event.filter(|&event| (event as usize) < batch.len()),

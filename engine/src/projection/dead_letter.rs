@@ -36,6 +36,19 @@ async fn retry_one(
         .reader
         .next_batch(position - 1, None, limits)
         .await?;
+    if batch.is_empty() && batch.through < position {
+        // After a lost connection the source has to settle anew, even what was read before.
+        return Err(Interrupt::Infrastructure(format!(
+            "the event at position {position} cannot be read again yet"
+        )));
+    }
+    if batch.is_empty() {
+        tracing::warn!(
+            position,
+            "the event of a dead letter is not in the source any more"
+        );
+        return Ok(false);
+    }
     let mut set = session.change_set();
     set.settled.push(position);
     // Rows that other streams, or later events of this one, have changed since may come out otherwise than in a replay.
@@ -61,12 +74,10 @@ async fn retry_one(
     session.rows.clear();
     let mut set = session.change_set();
     set.logs = logs;
-    if !batch.is_empty() {
-        // Nothing waits behind an event that was skipped, and nothing shall from now on.
-        let state = if skipped { "skipped" } else { "failed" };
-        set.dead_letters
-            .push(dead_letter(&batch, 0, state, Some(message)));
-    }
+    // Nothing waits behind an event that was skipped, and nothing shall from now on.
+    let state = if skipped { "skipped" } else { "failed" };
+    set.dead_letters
+        .push(dead_letter(&batch, 0, state, Some(message)));
     refused(session.commit(&set, 0).await?)?;
     Ok(false)
 }

@@ -122,8 +122,9 @@ async fn read(
         after = batch.through;
         let (batch, waiting) = split_parked(batch, parked);
         let (plugin, models) = (job.plugin.clone(), models.clone());
+        let slot = plugin.slot().await;
         place.send(Ahead {
-            begun: tokio::task::spawn_blocking(move || begin(&plugin, &models, batch)),
+            begun: tokio::task::spawn_blocking(move || begin(&plugin, slot, &models, batch)),
             waiting,
             through: after,
         });
@@ -282,14 +283,13 @@ impl Processor<'_> {
                 self.job.progress.committed();
                 Ok(None)
             }
-            Err(CommitError::Fenced) => Err(Interrupt::Fenced),
-            Err(CommitError::Infrastructure(why)) => Err(Interrupt::Infrastructure(why)),
             Err(CommitError::Refused(_)) => {
                 // Whatever was computed after it rests on rows that do not exist.
                 let through = done.through.max(self.pending.set.through);
                 self.pending = Pending::new(self.models.len());
                 Ok(Some(through))
             }
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -2,17 +2,20 @@
 
 use super::batch::{Trouble, TroubleKind};
 use super::session::{Session, dead_letter, split_parked};
-use super::{Interrupt, Policy, StopError};
+use super::{Control, Interrupt, Policy, StopError, stopped};
 use crate::event::{Batch, Position};
 use crate::read_model::writer::DeadLetter;
+
+use tokio::sync::watch;
 
 /// How often a single event that met a limit is tried before it is blamed.
 const TRIES: u32 = 2;
 
 /// Processes the events up to `through`, one batch after the other, each committed on its own, in ever smaller batches
-/// where one fails, until the failing event stands alone and the policy decides.
+/// where one fails, until the failing event stands alone and the policy decides. Ends early when it is told to stop.
 pub(super) async fn carefully(
     session: &mut Session<'_>,
+    control: &mut watch::Receiver<Control>,
     through: Position,
 ) -> Result<(), Interrupt> {
     let most = session.job.settings.batch_events;
@@ -20,7 +23,7 @@ pub(super) async fn carefully(
     let mut tries = 0;
     // Rows of batches that were not committed must not be seen.
     session.rows.clear();
-    while session.checkpoint.position < through {
+    while session.checkpoint.position < through && !control.borrow().stop {
         let types = session.job.plugin.descriptor.event_types.clone();
         let limits = session.limits(size, Some(through));
         let after = session.checkpoint.position;
@@ -28,6 +31,14 @@ pub(super) async fn carefully(
             .reader
             .next_batch(after, types.as_deref(), limits)
             .await?;
+        if batch.through <= after {
+            // After a lost connection the source has to settle anew, even what was read before.
+            tokio::select! {
+                settled = session.job.source.wait_past(after) => settled?,
+                () = stopped(control) => {}
+            }
+            continue;
+        }
         let Some((trouble, waiting)) = step(session, batch).await? else {
             size = (size * 2).min(most);
             tries = 0;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::batch::{Begun, Executed, Trouble, TroubleKind};
 use super::{Interrupt, Job, StopError, batch};
-use crate::db::describe;
+use crate::db::{Cause, cause, describe};
 use crate::event::{Batch, Position};
 use crate::read_model::ReadModel;
 use crate::read_model::rows::Rows;
@@ -154,8 +154,7 @@ impl<'j> Session<'j> {
                 Ok(())
             }
             Err(CommitError::Refused(why)) => Err(why),
-            Err(CommitError::Fenced) => return Err(Interrupt::Fenced),
-            Err(CommitError::Infrastructure(why)) => return Err(Interrupt::Infrastructure(why)),
+            Err(error) => return Err(error.into()),
         })
     }
 
@@ -208,21 +207,50 @@ pub(super) fn dead_letter(
 
 impl From<tokio_postgres::Error> for Interrupt {
     fn from(error: tokio_postgres::Error) -> Self {
-        Interrupt::Infrastructure(describe(&error))
+        let why = describe(&error);
+        match cause(&error) {
+            Cause::Infrastructure => Interrupt::Infrastructure(why),
+            Cause::Value | Cause::Statement => broken(why),
+        }
     }
+}
+
+impl From<CommitError> for Interrupt {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Fenced => Interrupt::Fenced,
+            CommitError::Infrastructure(why) => Interrupt::Infrastructure(why),
+            CommitError::Refused(why) | CommitError::Broken(why) => broken(why),
+        }
+    }
+}
+
+/// No event is to blame, so no policy applies: somebody has to mend the tables.
+fn broken(why: String) -> Interrupt {
+    stop(
+        why,
+        "the engine's own tables are not as it made them: mend them, then run `gobo restart` for the projection",
+    )
+}
+
+fn stop(message: String, hint: &str) -> Interrupt {
+    Interrupt::Stop(StopError {
+        message,
+        position: None,
+        stream_id: None,
+        event_type: None,
+        hint: Some(hint.into()),
+    })
 }
 
 impl From<SourceError> for Interrupt {
     fn from(error: SourceError) -> Self {
         match error {
             SourceError::Infrastructure(why) => Interrupt::Infrastructure(why),
-            SourceError::Refused(why) => Interrupt::Stop(StopError {
-                message: why,
-                position: None,
-                stream_id: None,
-                event_type: None,
-                hint: Some("mend the source, then run `gobo restart` for the projection".into()),
-            }),
+            SourceError::Refused(why) => stop(
+                why,
+                "mend the source, then run `gobo restart` for the projection",
+            ),
         }
     }
 }

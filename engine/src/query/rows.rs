@@ -16,6 +16,9 @@ use super::sql::{self, Bound, Statement, Target};
 pub struct Freshness {
     /// The position up to which the rows are complete.
     pub position: i64,
+    /// What a revision means does not outlive this: it changes when the server is started (a restored or promoted one has
+    /// another history) and when it recovers from a crash, which may take unflushed commits back. Unknown just after one.
+    pub incarnation: Option<String>,
     /// The read model's revision.
     pub revision: i64,
     /// Events that could not be applied; counted up to [`sql::MAX_DEAD_LETTERS`].
@@ -115,6 +118,7 @@ pub async fn checkpoint(pool: &Pool, generation: i64) -> Result<i64, Failure> {
 fn fresh(row: &Row) -> Result<Freshness, Error> {
     Ok(Freshness {
         position: row.try_get("position")?,
+        incarnation: row.try_get("incarnation")?,
         revision: row.try_get("revision")?,
         dead_letters: row.try_get("dead_letters")?,
         dead_positions: row.try_get("dead_positions")?,

@@ -85,7 +85,7 @@ cross join (
 }
 
 /// At most 20 dead letters are named.
-const FRESHNESS: &str = "c.position, coalesce(m.revision, 0) as revision, dead.count as dead_letters, \
+const FRESHNESS: &str = "(select to_char(pg_postmaster_start_time(), 'YYMMDDHH24MISSUS') || '-' || left(token::text, 8) from gobo.incarnation) as incarnation, c.position, coalesce(m.revision, 0) as revision, dead.count as dead_letters, \
     array(select d.position from gobo.dead_letters d where d.generation = c.generation and d.position <= $3 and d.state <> 'discarded' \
     order by d.position limit 20) as dead_positions";
 

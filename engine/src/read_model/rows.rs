@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tokio_postgres::types::ToSql;
+use futures_util::StreamExt;
 use tokio_postgres::{Client, Statement};
 
 use super::unnest::{ArrayParam, push_fields};
@@ -52,8 +52,12 @@ impl Rows {
         })
     }
 
-    /// Answers the keys with rows, in the order asked (FRAMES.md, "resume").
-    pub async fn answer(&mut self, needs: &[Need]) -> Result<Vec<u8>, tokio_postgres::Error> {
+    /// Answers the keys with rows, in the order asked (FRAMES.md, "resume"). `None` when that takes more than `most` bytes.
+    pub async fn answer(
+        &mut self,
+        needs: &[Need],
+        most: usize,
+    ) -> Result<Option<Vec<u8>>, tokio_postgres::Error> {
         let mut found = Vec::with_capacity(needs.len());
         let mut missing: Vec<HashSet<Bytes>> = vec![HashSet::new(); self.models.len()];
         for need in needs {
@@ -64,11 +68,12 @@ impl Rows {
             found.push(row);
         }
         let mut fetched = Vec::new();
+        let mut left = most;
         for (model, keys) in missing.iter().enumerate() {
-            fetched.push(match keys.is_empty() {
-                true => HashMap::new(),
-                false => self.fetch(model, keys).await?,
-            });
+            match self.fetch(model, keys, &mut left).await? {
+                Some(rows) => fetched.push(rows),
+                None => return Ok(None),
+            }
         }
         let mut frame = Vec::new();
         for (need, row) in needs.iter().zip(&found) {
@@ -77,6 +82,9 @@ impl Rows {
                 None => fetched[need.model].get(&need.key).map(|row| &**row),
             };
             write_row(&mut frame, &self.models[need.model], row);
+            if frame.len() > most {
+                return Ok(None);
+            }
         }
         for (model, (keys, rows)) in missing.into_iter().zip(&fetched).enumerate() {
             for key in keys {
@@ -84,7 +92,7 @@ impl Rows {
                 self.cache.put(model, key, row, 0);
             }
         }
-        Ok(frame)
+        Ok(Some(frame))
     }
 
     /// Takes a change over, pinned until commit number `commit` (counted from 1) is known to have succeeded.
@@ -103,11 +111,16 @@ impl Rows {
         self.cache.committed = commit;
     }
 
+    /// Gives the rows that exist; `None` when they have more bytes than are left.
     async fn fetch(
         &self,
         model: usize,
         keys: &HashSet<Bytes>,
-    ) -> Result<HashMap<Bytes, Bytes>, tokio_postgres::Error> {
+        left: &mut usize,
+    ) -> Result<Option<HashMap<Bytes, Bytes>>, tokio_postgres::Error> {
+        if keys.is_empty() {
+            return Ok(Some(HashMap::new()));
+        }
         let declared = &self.models[model];
         let mut arrays: Vec<ArrayParam> = declared
             .key_columns()
@@ -117,9 +130,11 @@ impl Rows {
             push_fields(&mut arrays, key).expect("keys were checked when they were decoded");
         }
         let arrays: Vec<_> = arrays.into_iter().map(ArrayParam::finish).collect();
-        let params: Vec<&(dyn ToSql + Sync)> = arrays.iter().map(|array| array as _).collect();
         let mut rows = HashMap::with_capacity(keys.len());
-        for row in self.client.query(&self.fetches[model], &params).await? {
+        let found = self.client.query_raw(&self.fetches[model], &arrays).await?;
+        let mut found = std::pin::pin!(found);
+        while let Some(row) = found.next().await {
+            let row = row?;
             let mut fields: Vec<Field<'_>> = Vec::with_capacity(declared.columns.len());
             let mut region = Vec::new();
             for index in 0..declared.columns.len() {
@@ -127,9 +142,13 @@ impl Rows {
                 write_field(&mut region, field);
                 fields.push(field);
             }
+            let Some(rest) = left.checked_sub(region.len()) else {
+                return Ok(None);
+            };
+            *left = rest;
             rows.insert(key_of(&fields, declared), region.into());
         }
-        Ok(rows)
+        Ok(Some(rows))
     }
 }
 

@@ -15,7 +15,7 @@ use super::rows::{STABLE_PLANS, element_oid};
 use super::unnest::{ArrayParam, push_fields};
 use super::{ColumnType, ReadModel, Scalar, quote};
 use crate::change::Change;
-use crate::db::{Database, RawParam, describe, is_infrastructure};
+use crate::db::{Cause, Database, RawParam, cause, describe};
 use crate::event::{Batch, Micros, Position};
 use crate::frame::{write_count, write_field};
 use crate::host::PluginHash;
@@ -189,6 +189,9 @@ pub enum CommitError {
     /// PostgreSQL refuses what is to be written. Nothing was written.
     #[error("PostgreSQL refuses a row: {0}")]
     Refused(String),
+    /// The generation's tables are not what they should be. Nothing was written, and no event is to blame.
+    #[error("the read model's tables cannot be written: {0}")]
+    Broken(String),
     /// The connection or the server failed. Whether it was written is to be seen from the checkpoint.
     #[error("the commit failed: {0}")]
     Infrastructure(String),
@@ -199,8 +202,11 @@ impl From<tokio_postgres::Error> for CommitError {
         let what = describe(&error);
         match error.code().map(|state| state.code()) {
             Some("GB010") => CommitError::Fenced,
-            Some(_) if !is_infrastructure(&error) => CommitError::Refused(what),
-            _ => CommitError::Infrastructure(what),
+            _ => match cause(&error) {
+                Cause::Infrastructure => CommitError::Infrastructure(what),
+                Cause::Value => CommitError::Refused(what),
+                Cause::Statement => CommitError::Broken(what),
+            },
         }
     }
 }
@@ -486,12 +492,16 @@ impl Encoded {
         let mut deletes: Vec<ArrayParam> = (model.key_columns())
             .map(|column| ArrayParam::new(element_oid(column.kind)))
             .collect();
+        let mut gone_streams = ArrayParam::new(Scalar::Text.oid());
         let (mut upserted, mut deleted) = (false, false);
         let mut stage = Vec::new();
         let columns = model.columns.len();
         for (key, change) in rows {
             let Some(row) = &change.row else {
-                push_fields(&mut deletes, key).expect(checked);
+                push_fields(&mut deletes[..model.key.len()], key).expect(checked);
+                if let Some(stream) = &change.stream {
+                    gone_streams.push(Some(stream.as_bytes()));
+                }
                 deleted = true;
                 continue;
             };
@@ -509,6 +519,7 @@ impl Encoded {
         }
         if model.per_stream {
             upserts.push(streams);
+            deletes.push(gone_streams);
         }
         let upsert = match staged {
             true => Vec::new(),
@@ -750,21 +761,35 @@ fn upsert_sql(schema: &str, model: &ReadModel, stage: Option<&str>) -> String {
     )
 }
 
+/// Rows to delete come as one array per key column and, for a read model that is declared per stream, one of streams: a row
+/// that belongs to another one gives itself away.
 fn delete_sql(schema: &str, model: &ReadModel) -> String {
-    let arrays: Vec<_> = (model.key_columns().enumerate())
+    let mut arrays: Vec<_> = (model.key_columns().enumerate())
         .map(|(n, column)| format!("${}::{}[]", n + 1, column.kind.sql()))
         .collect();
-    let names: Vec<_> = (1..=model.key.len()).map(|n| format!("k{n}")).collect();
+    let mut names: Vec<_> = (1..=model.key.len()).map(|n| format!("k{n}")).collect();
     let matches: Vec<_> = (model.key_columns().zip(&names))
         .map(|(column, name)| format!("t.{} = gone.{name}", quote(&column.name)))
         .collect();
+    let matches = matches.join(" and ");
+    let table = format!("{}.{}", quote(schema), quote(&model.name));
+    if !model.per_stream {
+        return format!(
+            "delete from {table} t using unnest({}) as gone({}) where {matches}",
+            arrays.join(", "),
+            names.join(", "),
+        );
+    }
+    arrays.push(format!("${}::text[]", arrays.len() + 1));
+    names.push("stream".to_owned());
     format!(
-        "delete from {}.{} t using unnest({}) as gone({}) where {}",
-        quote(schema),
-        quote(&model.name),
-        arrays.join(", "),
-        names.join(", "),
-        matches.join(" and ")
+        "with gone as (select * from unnest({arrays}) as gone({names})), \
+              deleted as (delete from {table} t using gone where {matches} and t._stream_id = gone.stream) \
+         select case when exists (select from {table} t join gone on {matches} where t._stream_id <> gone.stream) \
+                then gobo.refuse_foreign_stream('{name}') end",
+        arrays = arrays.join(", "),
+        names = names.join(", "),
+        name = model.name,
     )
 }
 

@@ -126,7 +126,10 @@ async fn status(admin: &Admin, row: &Row) -> Value {
             json!({ "message": format!("its source \"{source}\" is not configured: add [sources.{source}]") }),
         ),
         (None, None, Some(Some(trouble))) => ("waiting", json!({ "message": trouble })),
-        (None, None, Some(None)) if owned => ("running", Value::Null),
+        (None, None, Some(None)) if owned => match admin.activity.troubles().remove(&generation) {
+            Some(trouble) => ("waiting", json!({ "message": trouble })),
+            None => ("running", Value::Null),
+        },
         (None, None, Some(None)) => ("waiting", Value::Null),
     };
     let (head, lag) = progress(admin, source, position).await;

@@ -61,8 +61,12 @@ mod tests {
     #[test]
     fn views_are_counted_per_page() {
         given::<Pages>([
-            event("PageViewed", json!({"page": "/"})).stream("visit-1").at("2026-01-01T10:00:00Z"),
-            event("PageViewed", json!({"page": "/"})).stream("visit-2").at("2026-01-01T10:05:00Z"),
+            event("PageViewed", json!({"page": "/"}))
+                .stream("visit-1")
+                .at("2026-01-01T10:00:00Z"),
+            event("PageViewed", json!({"page": "/"}))
+                .stream("visit-2")
+                .at("2026-01-01T10:05:00Z"),
         ])
         .expect([PageViews {
             page: "/".into(),
