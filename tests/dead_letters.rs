@@ -322,8 +322,15 @@ async fn a_late_retry_of_rows_that_streams_share_marks_the_generation_as_diverge
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_two_streams_change_is_refused_where_rows_are_declared_per_stream() {
-    // Each event in a batch of its own: only the database knows whose row it is.
-    let tables = format!("{}[engine]\nbatch_events = 1\n", policy("skip"));
+    // All in one batch, where the plugin itself would hide the change that was overwritten; and each in a batch of its
+    // own, where only the database knows whose row it is.
+    for batch_events in [2_000, 1] {
+        two_streams(batch_events).await;
+    }
+}
+
+async fn two_streams(batch_events: usize) {
+    let tables = format!("{}[engine]\nbatch_events = {batch_events}\n", policy("skip"));
     let scene = Scene::new(&tables, &["ledger"]).await;
     let theirs = |stream: &str| -> Event {
         (

@@ -20,3 +20,4 @@ mod scene;
 mod source;
 mod store;
 mod streams;
+mod tidy;

@@ -1,5 +1,8 @@
 //! Rows and checkpoint, in one transaction that begins with the fence. The only module that moves a checkpoint.
 
+mod changes;
+mod statements;
+
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
@@ -13,12 +16,14 @@ use uuid::Uuid;
 
 use super::rows::{STABLE_PLANS, element_oid};
 use super::unnest::{ArrayParam, push_fields};
-use super::{ColumnType, ReadModel, Scalar, quote};
-use crate::change::Change;
+use super::{ReadModel, Scalar};
 use crate::db::{Cause, Database, RawParam, cause, describe};
-use crate::event::{Batch, Micros, Position};
+use crate::event::Position;
 use crate::frame::{write_count, write_field};
 use crate::host::PluginHash;
+use changes::RowChange;
+pub use changes::{ChangeSet, TwoStreams};
+use statements::{Statements, Table};
 
 /// How far a generation has come, and who may move it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,116 +73,6 @@ pub struct LogRecord {
     pub level: &'static str,
     /// The text.
     pub message: String,
-}
-
-/// What one transaction writes: the net change per row of one batch or several.
-#[derive(Default)]
-pub struct ChangeSet {
-    /// Where the checkpoint moves to.
-    pub through: Position,
-    /// The last event that was handed to the plugin.
-    pub applied: Option<(Position, Uuid)>,
-    /// Events that could not be processed.
-    pub dead_letters: Vec<DeadLetter>,
-    /// Dead letters that have been processed now.
-    pub settled: Vec<Position>,
-    /// A dead letter was processed out of order, and rows may differ from a replay's.
-    pub diverged: bool,
-    /// Lines for the author.
-    pub logs: Vec<LogRecord>,
-    models: Vec<HashMap<Arc<[u8]>, RowChange>>,
-    rows: usize,
-    bytes: usize,
-}
-
-struct RowChange {
-    row: Option<Arc<[u8]>>,
-    position: Position,
-    recorded_at: Micros,
-    stream: Option<Arc<str>>,
-}
-
-/// A read model that is declared per stream has a row that two streams changed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error(
-    "a row of read model \"{model}\", which is declared per_stream, is changed by events of two streams ({streams}): remove per_stream, or put the stream into its key"
-)]
-pub struct TwoStreams {
-    /// The event that made the second change, by its index in the batch.
-    pub event: u32,
-    model: String,
-    streams: String,
-}
-
-impl ChangeSet {
-    /// A set that changes nothing.
-    pub fn new(models: usize) -> Self {
-        Self {
-            models: (0..models).map(|_| HashMap::new()).collect(),
-            ..Self::default()
-        }
-    }
-
-    /// Adds the changes that `batch` made; the last change of a row is the one that counts.
-    pub fn add(
-        &mut self,
-        batch: &Batch,
-        changes: &[Change],
-        models: &[ReadModel],
-    ) -> Result<(), TwoStreams> {
-        for change in changes {
-            let index = change.event as usize;
-            let head = &batch.events()[index];
-            let model = &models[change.model];
-            let stream = model.per_stream.then(|| Arc::from(batch.stream_id(index)));
-            let size = change.key.len() + change.row.as_ref().map_or(0, |row| row.len());
-            let new = RowChange {
-                row: change.row.clone(),
-                position: head.position,
-                recorded_at: head.recorded_at,
-                stream,
-            };
-            match self.models[change.model].insert(change.key.clone(), new) {
-                None => self.rows += 1,
-                Some(old)
-                    if old.stream.as_deref()
-                        != model.per_stream.then(|| batch.stream_id(index)) =>
-                {
-                    return Err(TwoStreams {
-                        event: change.event,
-                        model: model.name.clone(),
-                        streams: format!(
-                            "\"{}\" and \"{}\"",
-                            old.stream.as_deref().unwrap_or_default(),
-                            batch.stream_id(index)
-                        ),
-                    });
-                }
-                Some(_) => {}
-            }
-            self.bytes += size;
-        }
-        Ok(())
-    }
-
-    /// Rows that will be written.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Bytes that were added, an upper bound of what will be written.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Whether there is anything besides the checkpoint's position to write.
-    pub fn has_effects(&self) -> bool {
-        self.rows > 0
-            || !self.dead_letters.is_empty()
-            || !self.settled.is_empty()
-            || !self.logs.is_empty()
-            || self.diverged
-    }
 }
 
 /// Why a transaction did not commit.
@@ -231,24 +126,6 @@ pub struct Target {
     pub schema: String,
     /// The plugin that may commit.
     pub hash: PluginHash,
-}
-
-/// The statements that do not depend on a read model.
-struct Statements {
-    advance: Statement,
-    dead_letters: Statement,
-    settled: Statement,
-    diverged: Statement,
-    logs: Statement,
-    trim_logs: Statement,
-}
-
-/// The statements of one read model.
-struct Table {
-    upsert: Statement,
-    delete: Statement,
-    /// Copies into a staging table, for read models with array columns: `unnest` would flatten the arrays.
-    stage: Option<String>,
 }
 
 /// The changed rows of one read model as parameters.
@@ -636,161 +513,6 @@ impl<'a> Notes<'a> {
             sequence.push((&statements.trim_logs, vec![projection]));
         }
     }
-}
-
-impl Statements {
-    async fn prepare(client: &Client) -> Result<Self, tokio_postgres::Error> {
-        Ok(Self {
-            advance: client
-                .prepare("select gobo.advance($1, $2, $3, $4, $5, $6, $7, $8, $9)")
-                .await?,
-            dead_letters: client.prepare(include_str!("sql/dead_letters.sql")).await?,
-            settled: client
-                .prepare(
-                    "delete from gobo.dead_letters where generation = $1 and position = any ($2)",
-                )
-                .await?,
-            diverged: client
-                .prepare("update gobo.checkpoints set diverged = true where generation = $1")
-                .await?,
-            logs: client.prepare(include_str!("sql/plugin_logs.sql")).await?,
-            trim_logs: client.prepare(include_str!("sql/trim_logs.sql")).await?,
-        })
-    }
-}
-
-impl Table {
-    async fn prepare(
-        client: &Client,
-        schema: &str,
-        index: usize,
-        model: &ReadModel,
-    ) -> Result<Self, tokio_postgres::Error> {
-        let has_arrays =
-            (model.columns.iter()).any(|column| matches!(column.kind, ColumnType::Array(_)));
-        let stage = has_arrays.then(|| format!("pg_temp.stage_{index}"));
-        if let Some(stage) = &stage {
-            client.batch_execute(&stage_sql(stage, model)).await?;
-        }
-        let upsert = upsert_sql(schema, model, stage.as_deref());
-        Ok(Self {
-            upsert: client.prepare(&upsert).await?,
-            delete: client.prepare(&delete_sql(schema, model)).await?,
-            stage: stage.map(|stage| format!("copy {stage} from stdin (format binary)")),
-        })
-    }
-}
-
-/// The columns that are written besides the declared ones, the revision excepted, which is the same for all rows.
-fn own_columns(model: &ReadModel) -> Vec<(&'static str, &'static str)> {
-    let mut columns = vec![
-        ("_position", "bigint"),
-        ("_updated_at", "timestamp with time zone"),
-    ];
-    if model.per_stream {
-        columns.push(("_stream_id", "text"));
-    }
-    columns
-}
-
-fn stage_sql(stage: &str, model: &ReadModel) -> String {
-    let columns: Vec<_> = (model.columns.iter())
-        .map(|column| format!("{} {}", quote(&column.name), column.kind.sql()))
-        .chain(
-            own_columns(model)
-                .into_iter()
-                .map(|(name, kind)| format!("{name} {kind}")),
-        )
-        .collect();
-    format!(
-        "create temp table {} ({}) on commit delete rows",
-        stage.trim_start_matches("pg_temp."),
-        columns.join(", ")
-    )
-}
-
-/// Rows come as one array per column, or from the staging table. The last parameters are the revision and, for a read
-/// model that is declared per stream, the number of rows: a row that belongs to another stream is not updated, and the
-/// missing count gives it away.
-fn upsert_sql(schema: &str, model: &ReadModel, stage: Option<&str>) -> String {
-    let own = own_columns(model);
-    let names: Vec<String> = (model.columns.iter().map(|column| quote(&column.name)))
-        .chain(own.iter().map(|(name, _)| (*name).to_owned()))
-        .collect();
-    let kinds = (model.columns.iter().map(|column| column.kind.sql()))
-        .chain(own.iter().map(|(_, kind)| (*kind).to_owned()));
-    let arrays: Vec<String> = kinds
-        .enumerate()
-        .map(|(n, kind)| format!("${}::{kind}[]", n + 1))
-        .collect();
-    let (from, given) = match stage {
-        Some(stage) => (stage.to_owned(), 0),
-        None => (
-            format!(
-                "unnest({}) as changed({})",
-                arrays.join(", "),
-                names.join(", ")
-            ),
-            arrays.len(),
-        ),
-    };
-    let key: Vec<_> = model
-        .key_columns()
-        .map(|column| quote(&column.name))
-        .collect();
-    let sets: Vec<_> = (names.iter().filter(|name| !key.contains(name)))
-        .map(|name| format!("{name} = excluded.{name}"))
-        .collect();
-    let table = format!("{}.{}", quote(schema), quote(&model.name));
-    let upsert = format!(
-        "insert into {table} as t ({names}, _revision) select {names}, ${revision}::bigint from {from} \
-         on conflict ({key}) do update set {sets}, _revision = excluded._revision",
-        names = names.join(", "),
-        revision = given + 1,
-        key = key.join(", "),
-        sets = sets.join(", "),
-    );
-    if !model.per_stream {
-        return upsert;
-    }
-    format!(
-        "with written as ({upsert} where t._stream_id = excluded._stream_id returning 1) \
-         select case when count(*) = ${count}::bigint then 0 else gobo.refuse_foreign_stream('{name}') end from written",
-        count = given + 2,
-        name = model.name,
-    )
-}
-
-/// Rows to delete come as one array per key column and, for a read model that is declared per stream, one of streams: a row
-/// that belongs to another one gives itself away.
-fn delete_sql(schema: &str, model: &ReadModel) -> String {
-    let mut arrays: Vec<_> = (model.key_columns().enumerate())
-        .map(|(n, column)| format!("${}::{}[]", n + 1, column.kind.sql()))
-        .collect();
-    let mut names: Vec<_> = (1..=model.key.len()).map(|n| format!("k{n}")).collect();
-    let matches: Vec<_> = (model.key_columns().zip(&names))
-        .map(|(column, name)| format!("t.{} = gone.{name}", quote(&column.name)))
-        .collect();
-    let matches = matches.join(" and ");
-    let table = format!("{}.{}", quote(schema), quote(&model.name));
-    if !model.per_stream {
-        return format!(
-            "delete from {table} t using unnest({}) as gone({}) where {matches}",
-            arrays.join(", "),
-            names.join(", "),
-        );
-    }
-    arrays.push(format!("${}::text[]", arrays.len() + 1));
-    names.push("stream".to_owned());
-    format!(
-        "with gone as (select * from unnest({arrays}) as gone({names})), \
-              deleted as (delete from {table} t using gone where {matches} and t._stream_id = gone.stream) \
-         select case when exists (select from {table} t join gone on {matches} where t._stream_id <> gone.stream) \
-                then gobo.refuse_foreign_stream('{name}') end",
-        arrays = arrays.join(", "),
-        names = names.join(", "),
-        name = model.name,
-    )
 }
 
 type Step<'a> = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send + 'a>>;
