@@ -13,7 +13,13 @@ const GUESTS: [(&str, &str); 3] = [
     ("raw-guest", "raw"),
 ];
 
-const READ_MODELS: [&str; 5] = ["orders", "user_symbol_stats", "symbol_bars", "raw", "raw_pairs"];
+const READ_MODELS: [&str; 5] = [
+    "orders",
+    "user_symbol_stats",
+    "symbol_bars",
+    "raw",
+    "raw_pairs",
+];
 
 /// Rows that many streams share, written, added to and deleted in turn.
 fn shared_rows(count: u64) -> Vec<Event> {
@@ -55,7 +61,10 @@ async fn all_rows(database: &Database) -> Vec<(&'static str, Value)> {
     let mut all = Vec::new();
     for read_model in READ_MODELS {
         let rows = rows(database, read_model).await;
-        assert!(rows.as_array().is_some_and(|rows| rows.len() > 3), "{read_model}: {rows}");
+        assert!(
+            rows.as_array().is_some_and(|rows| rows.len() > 3),
+            "{read_model}: {rows}"
+        );
         all.push((read_model, rows));
     }
     all
@@ -63,8 +72,15 @@ async fn all_rows(database: &Database) -> Vec<(&'static str, Value)> {
 
 /// The rows of a run from the first event to the last with this configuration.
 async fn run(events: &Database, tables: &str) -> Vec<(&'static str, Value)> {
-    let scene = Scene::over(copy_of_events(events).await, tables, &GUESTS.map(|(guest, _)| guest));
-    let head = scene.database.query_i64("select max(position) from gobo.events").await;
+    let scene = Scene::over(
+        copy_of_events(events).await,
+        tables,
+        &GUESTS.map(|(guest, _)| guest),
+    );
+    let head = scene
+        .database
+        .query_i64("select max(position) from gobo.events")
+        .await;
     for (_, projection) in GUESTS {
         scene.wait_for(projection, head);
     }
@@ -97,7 +113,10 @@ async fn the_same_events_give_the_same_rows_wherever_the_engine_is_restarted() {
     let copy = copy_of_events(&events).await;
     let tables = "[engine]\nbatch_events = 10\ncommit_rows = 1\nlease_seconds = 2";
     let mut scene = Scene::over(copy, tables, &GUESTS.map(|(guest, _)| guest));
-    let head = scene.database.query_i64("select max(position) from gobo.events").await;
+    let head = scene
+        .database
+        .query_i64("select max(position) from gobo.events")
+        .await;
     for part in 1..=4 {
         for (_, projection) in GUESTS {
             scene.wait_for(projection, head * part / 5);

@@ -330,7 +330,10 @@ async fn a_row_that_two_streams_change_is_refused_where_rows_are_declared_per_st
 }
 
 async fn two_streams(batch_events: usize) {
-    let tables = format!("{}[engine]\nbatch_events = {batch_events}\n", policy("skip"));
+    let tables = format!(
+        "{}[engine]\nbatch_events = {batch_events}\n",
+        policy("skip")
+    );
     let scene = Scene::new(&tables, &["ledger"]).await;
     let theirs = |stream: &str| -> Event {
         (

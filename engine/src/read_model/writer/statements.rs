@@ -1,4 +1,4 @@
-//! The statements of a writer.
+//! The SQL of one generation.
 
 use tokio_postgres::{Client, Statement};
 
@@ -28,7 +28,9 @@ impl Statements {
             advance: client
                 .prepare("select gobo.advance($1, $2, $3, $4, $5, $6, $7, $8, $9)")
                 .await?,
-            dead_letters: client.prepare(include_str!("../sql/dead_letters.sql")).await?,
+            dead_letters: client
+                .prepare(include_str!("../sql/dead_letters.sql"))
+                .await?,
             settled: client
                 .prepare(
                     "delete from gobo.dead_letters where generation = $1 and position = any ($2)",
@@ -37,7 +39,9 @@ impl Statements {
             diverged: client
                 .prepare("update gobo.checkpoints set diverged = true where generation = $1")
                 .await?,
-            logs: client.prepare(include_str!("../sql/plugin_logs.sql")).await?,
+            logs: client
+                .prepare(include_str!("../sql/plugin_logs.sql"))
+                .await?,
             trim_logs: client.prepare(include_str!("../sql/trim_logs.sql")).await?,
         })
     }

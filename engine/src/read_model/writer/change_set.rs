@@ -1,14 +1,41 @@
-//! What one transaction writes.
+//! What one transaction writes: the net change per row, dead letters, log lines.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{DeadLetter, LogRecord};
 use crate::change::Change;
 use crate::event::{Batch, Micros, Position};
 use crate::read_model::ReadModel;
+
+/// An event that could not be processed, or waits behind one.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// The event's position.
+    pub position: Position,
+    /// Its stream.
+    pub stream_id: String,
+    /// Its type.
+    pub kind: String,
+    /// Its identity.
+    pub event_id: Uuid,
+    /// `failed`, `behind` or `skipped`.
+    pub state: &'static str,
+    /// Why.
+    pub message: Option<String>,
+}
+
+/// A line that a plugin logged during the batch that ended at `position`.
+#[derive(Debug, Clone)]
+pub struct LogRecord {
+    /// The last event of the batch.
+    pub position: Position,
+    /// The level's name.
+    pub level: &'static str,
+    /// The text.
+    pub message: String,
+}
 
 /// What one transaction writes: the net change per row of one batch or several.
 #[derive(Default)]
