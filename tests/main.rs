@@ -3,6 +3,7 @@
 // Clippy knows only functions marked `#[test]` as tests, not what they call.
 #![allow(clippy::unwrap_used)]
 
+mod boundaries;
 mod cluster;
 mod contract;
 mod dead_letters;
@@ -20,3 +21,4 @@ mod scene;
 mod source;
 mod store;
 mod streams;
+mod tidy;

@@ -271,6 +271,15 @@ impl Rows {
         self.event = index;
         self.met_pending = false;
         self.refused = None;
+        while self.next_overwritten().is_some() {}
+    }
+
+    /// A read model that is declared per stream, and an event whose write to one of its rows the running event has
+    /// overwritten; each is given once.
+    pub(crate) fn next_overwritten(&mut self) -> Option<(&'static str, u32)> {
+        self.tables
+            .iter_mut()
+            .find_map(|table| table.next_overwritten())
     }
 
     /// Whether the running event met a row that is not loaded, even if its handler hid it.

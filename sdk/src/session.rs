@@ -114,7 +114,9 @@ impl<'b, P: Projection> Session<'b, P> {
             let handled = P::handle(event, at, &mut self.rows);
             collecting |= self.rows.has_met_pending();
             // An error after a missing row may come from the effects that are missing. It will come again if not.
-            if let (Err(error), false) = (self.rows.take_refused().and(handled), collecting) {
+            let handled = self.rows.take_refused().and(handled);
+            let handled = handled.and_then(|()| one_stream(&self.events, at, &mut self.rows));
+            if let (Err(error), false) = (handled, collecting) {
                 return Err(Failure {
                     event: *index,
                     message: at.failure(&error),
@@ -132,6 +134,25 @@ impl<'b, P: Projection> Session<'b, P> {
             None => Ok(Step::Done(self.rows.changes())),
         }
     }
+}
+
+/// Refuses that an event changes a row, declared per stream, which an event of another stream has changed in this batch.
+/// The engine sees only the last change of each row: what happens within a batch must not go unnoticed.
+fn one_stream<E>(events: &[(u32, Meta<'_>, E)], at: &Meta<'_>, rows: &mut Rows) -> Result {
+    while let Some((table, earlier)) = rows.next_overwritten() {
+        let Ok(place) = events.binary_search_by_key(&earlier, |(index, ..)| *index) else {
+            continue;
+        };
+        let other = events[place].1.stream_id;
+        if other != at.stream_id {
+            return Err(Error::new(format_args!(
+                "a row of read model \"{table}\", which is declared per_stream, is changed by events of two streams \
+                 ({other:?} and {:?}): remove per_stream, or put the stream into its key",
+                at.stream_id
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The failure of a batch whose frame cannot be read.

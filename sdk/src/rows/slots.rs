@@ -66,6 +66,8 @@ pub(super) struct Slots<R> {
     index: Index,
     slots: Vec<Slot<R>>,
     keys: Vec<u8>,
+    /// Of a read model that is declared per stream: the events whose writes the running event has overwritten.
+    overwritten: Vec<u32>,
 }
 
 impl<R> Default for Slots<R> {
@@ -74,6 +76,7 @@ impl<R> Default for Slots<R> {
             index: Index::default(),
             slots: Vec::new(),
             keys: Vec::new(),
+            overwritten: Vec::new(),
         }
     }
 }
@@ -119,12 +122,9 @@ impl<R: ReadModel> Slots<R> {
     }
 
     pub(super) fn row_to_change(&mut self, slot: u32, write: Write) -> Option<&mut R> {
-        let slot = &mut self.slots[slot as usize];
-        match &mut slot.state {
-            State::Present(row) => {
-                slot.written = Some(write);
-                Some(row)
-            }
+        self.row(slot)?;
+        match &mut self.written(slot, write).state {
+            State::Present(row) => Some(row),
             State::Unread | State::Absent => None,
         }
     }
@@ -157,15 +157,25 @@ impl<R: ReadModel> Slots<R> {
     }
 
     pub(super) fn put(&mut self, slot: u32, row: R, write: Write) {
-        let slot = &mut self.slots[slot as usize];
-        slot.state = State::Present(row);
-        slot.written = Some(write);
+        self.written(slot, write).state = State::Present(row);
     }
 
     pub(super) fn delete(&mut self, slot: u32, write: Write) {
+        self.written(slot, write).state = State::Absent;
+    }
+
+    /// Notes a write, and which event's it replaces.
+    #[inline]
+    fn written(&mut self, slot: u32, write: Write) -> &mut Slot<R> {
         let slot = &mut self.slots[slot as usize];
-        slot.state = State::Absent;
-        slot.written = Some(write);
+        let earlier = slot.written.replace(write);
+        if R::TABLE.per_stream
+            && let Some(earlier) = earlier
+            && earlier.event != write.event
+        {
+            self.overwritten.push(earlier.event);
+        }
+        slot
     }
 }
 
@@ -176,6 +186,8 @@ pub(super) trait AnySlots {
     fn write_need(&self, slot: u32, place: i16, out: &mut Vec<u8>);
     fn answer(&mut self, slot: u32, stored: Option<Stored>, fields: usize) -> Result;
     fn changes(&self, each: &mut dyn FnMut(Change));
+    /// The read model's name, and an event whose write the running event has overwritten; each is given once.
+    fn next_overwritten(&mut self) -> Option<(&'static str, u32)>;
     /// The number of fields that a change carries: a row's, or a key's for a delete.
     fn width(&self, change: Change) -> usize;
     fn write_change(&self, change: Change, out: &mut Vec<u8>);
@@ -223,6 +235,10 @@ impl<R: ReadModel> AnySlots for Slots<R> {
                 });
             }
         }
+    }
+
+    fn next_overwritten(&mut self) -> Option<(&'static str, u32)> {
+        Some((R::TABLE.name, self.overwritten.pop()?))
     }
 
     fn width(&self, change: Change) -> usize {
