@@ -1,5 +1,6 @@
 //! Changes: what a plugin wants done to rows, decoded from its frames and checked byte by byte.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::frame::{Field, FrameError, Reader, write_count, write_field};
@@ -63,8 +64,8 @@ pub fn decode_changes(
     let mut changes: Vec<Change> = Vec::new();
     while !reader.is_at_end() {
         let tuple = reader.tuple(&mut fields)?;
-        let place = format_args!("change {}", changes.len()).to_string();
-        let change = decode_change(tuple, &fields, models, events, &place)?;
+        let place = Place(changes.len());
+        let change = decode_change(tuple, &fields, models, events, place)?;
         if changes.last().is_some_and(|last| last.event > change.event) {
             return Err(Invalid::new(
                 Some(change.event),
@@ -76,12 +77,22 @@ pub fn decode_changes(
     Ok(changes)
 }
 
+/// Which change it is, for messages; made into text only when there is one.
+#[derive(Clone, Copy)]
+struct Place(usize);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "change {}", self.0)
+    }
+}
+
 fn decode_change(
     tuple: &[u8],
     fields: &[Field<'_>],
     models: &[ReadModel],
     events: usize,
-    place: &str,
+    place: Place,
 ) -> Result<Change, Invalid> {
     let [event, model, operation, values @ ..] = fields else {
         return Err(Invalid::new(

@@ -71,7 +71,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            batch_events: 2_000,
+            batch_events: 8_000,
             batch_bytes: 8 << 20,
             batches_ahead: 3,
             row_cache_bytes: 64 << 20,

@@ -29,12 +29,14 @@ impl<'f> FrameReader<'f> {
     }
 
     /// The number of fields of the next tuple.
+    #[inline]
     pub fn tuple(&mut self) -> Result<usize> {
         let count = i16::from_be_bytes(self.array()?);
         usize::try_from(count).map_err(|_| Error::new(format_args!("a tuple of {count} fields")))
     }
 
     /// The next field, `None` for NULL.
+    #[inline]
     pub fn field(&mut self) -> Result<Option<&'f [u8]>> {
         let length = i32::from_be_bytes(self.array()?);
         match usize::try_from(length) {
@@ -59,6 +61,7 @@ impl<'f> FrameReader<'f> {
         Ok(&self.bytes[start..self.read])
     }
 
+    #[inline]
     fn take(&mut self, length: usize) -> Result<&'f [u8]> {
         let rest = &self.bytes[self.read..];
         let Some(taken) = rest.get(..length) else {
@@ -68,6 +71,7 @@ impl<'f> FrameReader<'f> {
         Ok(taken)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         fixed(self.take(N)?)
     }

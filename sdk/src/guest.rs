@@ -87,7 +87,11 @@ fn finish<P: Exported>(
             SESSION.set(Some(Box::new(session)));
             Ok(bindings::Step::Need(keys))
         }
-        Step::Done(changes) => Ok(bindings::Step::Done(changes)),
+        Step::Done(changes) => {
+            // The instance ends with the batch: there is nobody to give the memory back to.
+            std::mem::forget(session);
+            Ok(bindings::Step::Done(changes))
+        }
     }
 }
 

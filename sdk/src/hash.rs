@@ -76,9 +76,37 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
     (hash ^ (hash >> 32)).wrapping_mul(ODD).rotate_left(20)
 }
 
+/// Whether two keys are equal. WebAssembly has no instruction for that: the standard comparison looks at
+/// one byte after the other, this one at eight.
+#[inline]
+pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
+    let ((words, rest), (other_words, other_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    a.len() == b.len()
+        && (words.iter().zip(other_words))
+            .all(|(word, other)| u64::from_le_bytes(*word) == u64::from_le_bytes(*other))
+        && rest
+            .iter()
+            .zip(other_rest)
+            .all(|(byte, other)| byte == other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_the_same_only_with_every_byte() {
+        let key: Vec<u8> = (0..20).collect();
+        for length in 0..key.len() {
+            assert!(same(&key[..length], &key.clone()[..length]));
+            assert!(!same(&key[..length], &key[..length + 1]));
+            for changed in 0..length {
+                let mut other = key[..length].to_vec();
+                other[changed] ^= 0x80;
+                assert!(!same(&key[..length], &other), "byte {changed} of {length}");
+            }
+        }
+    }
 
     #[test]
     fn an_index_finds_every_key_it_was_given_and_no_other() {

@@ -4,6 +4,7 @@ use std::any::TypeId;
 
 use crate::column::KeyOf;
 use crate::frame::{self, FrameReader};
+use crate::hash::same;
 use crate::read_model::Visit;
 use crate::{Error, ReadModel, ReadModels, Result};
 
@@ -48,7 +49,7 @@ impl Rows {
     /// When the row is not loaded yet: pass it on with `?`.
     pub fn get<R: ReadModel>(&mut self, key: impl KeyOf<R::Key>) -> Result<Option<&R>> {
         let (place, slot) = self.load::<R>(key)?;
-        Ok(self.slots::<R>(place)?.row(slot))
+        Ok(slots::<R>(&mut self.tables, place)?.row(slot))
     }
 
     /// Whether there is a row with this key.
@@ -67,11 +68,9 @@ impl Rows {
         let written = self.place::<R>().and_then(|place| {
             row.check()
                 .map_err(|error| in_table::<R>(&self.key, &error))?;
-            let key = std::mem::take(&mut self.key);
-            let slots = self.slots::<R>(place)?;
-            let slot = slots.slot(&key);
+            let slots = slots::<R>(&mut self.tables, place)?;
+            let slot = slots.slot(&self.key);
             slots.put(slot, row, write);
-            self.key = key;
             Ok(())
         });
         self.remember(written);
@@ -87,14 +86,7 @@ impl Rows {
         change: impl FnOnce(&mut R) -> T,
     ) -> Result<T> {
         let (place, slot) = self.load::<R>(key)?;
-        if self.slots::<R>(place)?.row(slot).is_none() {
-            let key = R::TABLE.show_key(&self.key);
-            return Err(Error::new(format_args!(
-                "no row in read model `{}` with {key}",
-                R::TABLE.name
-            )));
-        }
-        self.change(place, slot, change)
+        self.change(place, slot, None::<fn() -> R>, change)
     }
 
     /// Changes the row with this key; when there is none, `insert` makes it first.
@@ -108,19 +100,14 @@ impl Rows {
         change: impl FnOnce(&mut R) -> T,
     ) -> Result<T> {
         let (place, slot) = self.load::<R>(key)?;
-        let write = self.next_write();
-        let slots = self.slots::<R>(place)?;
-        if slots.row(slot).is_none() {
-            slots.put(slot, insert(), write);
-        }
-        self.change(place, slot, change)
+        self.change(place, slot, Some(insert), change)
     }
 
     /// Deletes the row with this key, if there is one. It need not be loaded.
     pub fn delete<R: ReadModel>(&mut self, key: impl KeyOf<R::Key>) {
         let write = self.next_write();
         let deleted = self.find::<R>(key).and_then(|(place, slot)| {
-            self.slots::<R>(place)?.delete(slot, write);
+            slots::<R>(&mut self.tables, place)?.delete(slot, write);
             Ok(())
         });
         self.remember(deleted);
@@ -129,7 +116,7 @@ impl Rows {
     /// Says that this row will be needed, so that it is fetched together with others.
     pub fn want<R: ReadModel>(&mut self, key: impl KeyOf<R::Key>) {
         let wanted = self.find::<R>(key).and_then(|(place, slot)| {
-            if self.slots::<R>(place)?.ask(slot) {
+            if slots::<R>(&mut self.tables, place)?.ask(slot) {
                 self.wanted.push((place, slot));
             }
             Ok(())
@@ -141,25 +128,27 @@ impl Rows {
     #[inline]
     fn find<R: ReadModel>(&mut self, key: impl KeyOf<R::Key>) -> Result<(usize, u32)> {
         let place = self.place::<R>()?;
-        let mut bytes = std::mem::take(&mut self.key);
-        bytes.clear();
-        key.write_key(&mut bytes);
-        let slot = self.slots::<R>(place)?.slot(&bytes);
-        self.key = bytes;
+        self.key.clear();
+        key.write_key(&mut self.key);
+        let slot = slots::<R>(&mut self.tables, place)?.slot(&self.key);
         Ok((place, slot))
     }
 
     /// The slot of this key, which holds a row or is known to hold none.
     #[inline]
     fn load<R: ReadModel>(&mut self, key: impl KeyOf<R::Key>) -> Result<(usize, u32)> {
-        let (place, slot) = self.find::<R>(key)?;
-        match self.slots::<R>(place)?.lookup(slot) {
+        let place = self.place::<R>()?;
+        self.key.clear();
+        key.write_key(&mut self.key);
+        let slots = slots::<R>(&mut self.tables, place)?;
+        let slot = slots.slot(&self.key);
+        match slots.lookup(slot) {
             Lookup::Known => return Ok((place, slot)),
             Lookup::Stored(Stored { frame, start }) => {
                 let mut frame = FrameReader::new(&self.frames[frame as usize][start as usize..]);
                 let row = frame.tuple().and_then(|_| R::read(&mut frame));
                 let row = row.map_err(|error| in_table::<R>(&self.key, &error))?;
-                self.slots::<R>(place)?.fill(slot, row);
+                slots.fill(slot, row);
                 return Ok((place, slot));
             }
             Lookup::Unknown => self.wanted.push((place, slot)),
@@ -169,38 +158,43 @@ impl Rows {
         Err(Error::pending())
     }
 
-    /// Runs `change` on the row in this slot, and refuses what must not come out of it.
+    /// Runs `change` on the row in this slot, which `insert` makes when there is none, and refuses what must not come
+    /// out of it. The key's bytes are in `self.key`.
     #[inline]
     fn change<R: ReadModel, T>(
         &mut self,
         place: usize,
         slot: u32,
+        insert: Option<impl FnOnce() -> R>,
         change: impl FnOnce(&mut R) -> T,
     ) -> Result<T> {
         let write = self.next_write();
-        let mut new_key = std::mem::take(&mut self.key);
-        new_key.clear();
-        let slots = self.slots::<R>(place)?;
+        let slots = slots::<R>(&mut self.tables, place)?;
+        if let (None, Some(insert)) = (slots.row(slot), insert) {
+            slots.put(slot, insert(), write);
+        }
         let Some(row) = slots.row_to_change(slot, write) else {
+            let key = R::TABLE.show_key(&self.key);
             return Err(Error::new(format_args!(
-                "no row in read model `{}`",
+                "no row in read model `{}` with {key}",
                 R::TABLE.name
             )));
         };
         let result = change(row);
-        row.write_key(&mut new_key);
-        let checked = row.check().map_err(|error| in_table::<R>(&new_key, &error));
+        let new_key = &mut self.key;
+        new_key.clear();
+        row.write_key(new_key);
+        let checked = row.check().map_err(|error| in_table::<R>(new_key, &error));
         let key = slots.key(slot);
-        let same_key = if *key == *new_key {
+        let same_key = if same(key, new_key) {
             Ok(())
         } else {
-            let (old, new) = (R::TABLE.show_key(key), R::TABLE.show_key(&new_key));
+            let (old, new) = (R::TABLE.show_key(key), R::TABLE.show_key(new_key));
             Err(Error::new(format_args!(
                 "read model `{}`: the row with {old} came back with {new}; delete the one and upsert the other",
                 R::TABLE.name
             )))
         };
-        self.key = new_key;
         if let Err(error) = same_key.and(checked) {
             self.remember(Err(Error::new(&error)));
             return Err(error);
@@ -221,12 +215,6 @@ impl Rows {
             })
     }
 
-    #[inline]
-    fn slots<R: ReadModel>(&mut self, place: usize) -> Result<&mut Slots<R>> {
-        let slots = self.tables[place].as_any_mut().downcast_mut();
-        slots.ok_or_else(|| Error::new(format_args!("`{}` is out of its place", R::TABLE.name)))
-    }
-
     fn next_write(&mut self) -> Write {
         self.writes += 1;
         Write {
@@ -241,6 +229,13 @@ impl Rows {
             self.refused.get_or_insert_with(|| error.to_string());
         }
     }
+}
+
+/// The read model at this place. A function of the tables alone, so that the rest of [`Rows`] stays free to be used.
+#[inline]
+fn slots<R: ReadModel>(tables: &mut [Box<dyn AnySlots>], place: usize) -> Result<&mut Slots<R>> {
+    let slots = tables[place].as_any_mut().downcast_mut();
+    slots.ok_or_else(|| Error::new(format_args!("`{}` is out of its place", R::TABLE.name)))
 }
 
 fn in_table<R: ReadModel>(key: &[u8], error: &Error) -> Error {

@@ -41,14 +41,21 @@ pub fn cargo() -> Command {
     cargo
 }
 
-/// Builds `gobo` and returns its path.
+/// Builds `gobo` for development and returns its path.
 pub fn engine() -> Result<PathBuf> {
+    engine_with("dev")
+}
+
+/// Builds `gobo` with one of cargo's profiles and returns its path.
+pub fn engine_with(profile: &str) -> Result<PathBuf> {
     let messages = messages(&[
         "build",
         "--package",
         "gobo",
         "--bin",
         "gobo",
+        "--profile",
+        profile,
         "--message-format=json-render-diagnostics",
     ])?;
     let built = messages

@@ -1,13 +1,13 @@
 //! `cargo xtask demo`: from a checkout to filling read models in one command.
 
 mod check;
-mod client;
-mod clock;
+pub(crate) mod client;
+pub(crate) mod clock;
 mod decimal;
 mod feed;
 mod ledger;
-mod market;
-mod random;
+pub(crate) mod market;
+pub(crate) mod random;
 mod view;
 
 use std::fs;

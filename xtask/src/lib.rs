@@ -1,9 +1,10 @@
 //! The repository's tasks: set-up, the demo, the tests.
 //!
 //! [`setup`] brings what building needs and cargo does not; [`build`] builds the engine and the
-//! guests; [`serve`] runs the built engine; [`demo`] shows all of it at work. The system tests use
+//! guests; [`serve`] runs the built engine; [`demo`] shows all of it at work; [`bench`] measures it. The system tests use
 //! [`build`] and [`serve`] as well.
 
+pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod serve;
@@ -23,6 +24,8 @@ pub enum Task {
     Setup,
     /// Show Gobo at work: a private database, the shipped plugins and simulated trading.
     Demo(demo::Options),
+    /// Measure imports, rebuilds, latency and memory, each beside a baseline on the same machine.
+    Bench(bench::Options),
     /// Set up, build the engine and the guests, and run every test.
     Test {
         /// Passed on to `cargo test`.
@@ -36,6 +39,7 @@ pub fn run(task: Task) -> Result<()> {
     match task {
         Task::Setup => setup::run(),
         Task::Demo(options) => demo::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Test { arguments } => test(&arguments),
     }
 }

@@ -1,8 +1,8 @@
 //! Current rows: a write-back cache over the tables, with one query per read model and batch for the misses.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use futures_util::StreamExt;
 use tokio_postgres::{Client, Statement};
 

@@ -80,10 +80,8 @@ fn check_numeric(bytes: &[u8]) -> Result<(), String> {
             digits.len()
         ));
     }
-    let digits: Vec<i16> = digits
-        .chunks_exact(2)
-        .map(|pair| i16::from_be_bytes([pair[0], pair[1]]))
-        .collect();
+    let (pairs, _) = digits.as_chunks::<2>();
+    let mut digits = pairs.iter().copied().map(i16::from_be_bytes);
     if !(0..=0x3fff).contains(&scale) {
         return Err(format!(
             "a numeric's display scale is {scale}; 0 to 16383 are possible"
@@ -92,16 +90,17 @@ fn check_numeric(bytes: &[u8]) -> Result<(), String> {
     if sign != 0 && sign != 0x4000 {
         return Err("a numeric is NaN or infinite, or its sign is malformed".to_owned());
     }
-    if digits.iter().any(|digit| !(0..10_000).contains(digit)) {
+    if !digits.clone().all(|digit| (0..10_000).contains(&digit)) {
         return Err("a numeric has a digit outside 0 to 9999".to_owned());
     }
-    let (Some(first), Some(last)) = (digits.first(), digits.last()) else {
+    let Some(first) = digits.next() else {
         return match (weight, sign) {
             (0, 0) => Ok(()),
             _ => Err("a numeric zero has a weight or a sign".to_owned()),
         };
     };
-    if *first == 0 || *last == 0 {
+    let last = digits.next_back().unwrap_or(first);
+    if first == 0 || last == 0 {
         return Err("a numeric has leading or trailing zero digits".to_owned());
     }
     // The last digit's decimal places: four per group behind the point, less its own trailing zeros.

@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use crate::frame;
-use crate::hash::{Found, Index, hash};
+use crate::hash::{Found, Index, hash, same};
 use crate::{Error, ReadModel, Result};
 
 /// The event that wrote, and the place of the write among all of the batch.
@@ -86,7 +86,7 @@ impl<R: ReadModel> Slots<R> {
     #[inline]
     pub(super) fn slot(&mut self, key: &[u8]) -> u32 {
         let hash = hash(key);
-        let is = |slot: u32| self.slots[slot as usize].hash == hash && self.key(slot) == key;
+        let is = |slot: u32| self.slots[slot as usize].hash == hash && same(self.key(slot), key);
         match self.index.find(hash, is) {
             Found::Slot(slot) => slot,
             Found::Free(free) => self.add(free, hash, key),

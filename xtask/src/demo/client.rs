@@ -131,7 +131,7 @@ impl Client {
         Ok((rows, next))
     }
 
-    fn get(&self, path: &str) -> Result<(String, Option<String>)> {
+    pub(crate) fn get(&self, path: &str) -> Result<(String, Option<String>)> {
         let answer = self
             .agent
             .get(format!("{}{path}", self.url))

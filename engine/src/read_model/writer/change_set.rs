@@ -1,8 +1,8 @@
 //! What one transaction writes: the net change per row, dead letters, log lines.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt};
 use uuid::Uuid;
 
 use crate::change::Change;

@@ -1,9 +1,9 @@
 //! A set of changes as parameters: arrays for `unnest`, tuples for the staging table.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use tokio_postgres::Statement;
 use uuid::Uuid;
 

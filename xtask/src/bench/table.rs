@@ -1,0 +1,98 @@
+//! The results as a table in Markdown.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Rebuilt;
+use super::latency::Times;
+
+/// Rows of four columns.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    rows: Vec<[String; 4]>,
+}
+
+impl Table {
+    /// A rate beside the rates of other ways to the same end.
+    pub(super) fn rate(
+        &mut self,
+        what: String,
+        events: u64,
+        took: Duration,
+        baselines: &[(&str, Duration)],
+    ) {
+        let rate = |took: Duration| events as f64 / took.as_secs_f64();
+        let shown = |took: Duration| {
+            let (rate, seconds) = (rate(took), took.as_secs_f64());
+            format!("{} events/s ({seconds:.2} s)", thousands(rate))
+        };
+        for (index, (name, baseline)) in baselines.iter().enumerate() {
+            let (what, result) = match index {
+                0 => (what.clone(), shown(took)),
+                _ => (String::new(), String::new()),
+            };
+            let ratio = format!("{:.2}", rate(took) / rate(*baseline));
+            self.rows
+                .push([what, result, format!("{name}: {}", shown(*baseline)), ratio]);
+        }
+    }
+
+    /// The peak memory of the engine over several rebuilds.
+    pub(super) fn memory(&mut self, name: &str, rebuilds: &[Rebuilt]) {
+        if let Some(peak) = rebuilds
+            .iter()
+            .filter_map(|rebuilt| rebuilt.peak_bytes)
+            .max()
+        {
+            let what = format!("memory of the engine after it (peak, {name})");
+            self.single(what, format!("{} MiB", peak >> 20));
+        }
+    }
+
+    /// Percentiles.
+    pub(super) fn latency(&mut self, rate: u64, times: &Times) {
+        for (what, times) in [
+            ("an append over HTTP", &times.append),
+            ("append's answer until read with min_position", &times.read),
+            ("append's answer until seen in SQL", &times.sql),
+            ("due until read, falling behind included", &times.whole),
+        ] {
+            let at = |percent: usize| {
+                let place = (times.len() * percent / 100).min(times.len().saturating_sub(1));
+                let time = times.get(place).copied().unwrap_or_default();
+                format!("{:.1}", time.as_secs_f64() * 1e3)
+            };
+            let what = format!("{what}, at {rate} events/s");
+            let result = format!("p50 {} ms, p99 {} ms, max {} ms", at(50), at(99), at(100));
+            self.single(what, result);
+        }
+    }
+
+    fn single(&mut self, what: String, result: String) {
+        self.rows.push([what, result, String::new(), String::new()]);
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| what | result | beside it, in the same run | ratio |")?;
+        writeln!(f, "|---|---|---|---:|")?;
+        for row in &self.rows {
+            writeln!(f, "| {} |", row.join(" | "))?;
+        }
+        Ok(())
+    }
+}
+
+/// `1234567` as `1,234,567`
+fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
