@@ -111,7 +111,7 @@ fn interleaved(events: usize) -> (Vec<Event>, Vec<Option<&'static str>>) {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         let stream = format!("s{}", random >> 33 & 15);
-        let fee = i64::from((random >> 40) % 12 == 0);
+        let fee = i64::from((random >> 40).is_multiple_of(12));
         appended.push(booked(&stream, i64::try_from(number).unwrap(), fee));
         states.push(match (parked.contains_key(&stream), fee) {
             (true, _) => Some("behind"),
