@@ -156,18 +156,6 @@ impl Batch {
         });
     }
 
-    /// The events of `range` as a batch of their own, which reaches through the last of them.
-    pub fn slice(&self, range: Range<usize>) -> Batch {
-        let mut part = Batch::empty(self.through);
-        for index in range {
-            part.push_from(self, index);
-        }
-        if let Some(last) = part.events.last() {
-            part.through = last.position;
-        }
-        part
-    }
-
     /// All tuples, one after the other: the frame that `begin` takes.
     pub fn frame(&self) -> &[u8] {
         &self.frame

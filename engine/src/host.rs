@@ -220,11 +220,6 @@ impl Host {
         })
     }
 
-    /// The limits that every plugin runs under.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
     /// Checks, compiles (or finds in the cache) and describes a plugin. Takes up to seconds.
     pub fn load(&self, wasm: &[u8]) -> Result<Plugin, LoadError> {
         if wasm.len() > self.limits.module_bytes {

@@ -68,13 +68,6 @@ struct Active {
 }
 
 impl Activity {
-    /// Counters of the loop of `generation`, if it runs in this process.
-    pub fn stats(&self, generation: i64) -> Option<Arc<Stats>> {
-        self.lock()
-            .get(&generation)
-            .map(|active| active.stats.clone())
-    }
-
     /// Events per second lately, if the loop runs in this process.
     pub fn events_per_second(&self, generation: i64) -> Option<f64> {
         self.lock().get(&generation).map(|active| active.rate)

@@ -100,8 +100,6 @@ pub enum Policy {
 #[derive(Debug, Default)]
 pub struct Stats {
     events: AtomicU64,
-    commits: AtomicU64,
-    rows: AtomicU64,
     trouble: Mutex<Option<String>>,
 }
 
@@ -124,20 +122,8 @@ impl Stats {
         self.events.load(Ordering::Relaxed)
     }
 
-    /// Transactions.
-    pub fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
-    }
-
-    /// Rows written or deleted.
-    pub fn rows(&self) -> u64 {
-        self.rows.load(Ordering::Relaxed)
-    }
-
-    fn add(&self, events: usize, rows: usize) {
+    fn committed(&self, events: usize) {
         self.events.fetch_add(events as u64, Ordering::Relaxed);
-        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
-        self.commits.fetch_add(1, Ordering::Relaxed);
         self.set_trouble(None);
     }
 }

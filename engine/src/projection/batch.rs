@@ -9,7 +9,7 @@ use crate::event::Batch;
 use crate::host::{CallError, Instance, Limits, LogLine, Plugin, Slot, Step};
 use crate::read_model::ReadModel;
 use crate::read_model::rows::Rows;
-use crate::read_model::writer::LogRecord;
+use crate::read_model::writer::{ChangeSet, LogRecord, TwoStreams};
 
 /// A batch after `begin`, which needs no row and so may run ahead of the batches before it.
 pub(super) struct Begun {
@@ -37,6 +37,29 @@ pub(super) struct Executed {
     pub(super) batch: Batch,
     pub(super) changes: Vec<Change>,
     pub(super) logs: Vec<LogRecord>,
+}
+
+impl Executed {
+    /// Adds what the batch did to `set`, and lets later batches see it: its rows are pinned until commit number `commit`.
+    /// After an error `set` holds a part of the batch, and is to be dropped.
+    pub(super) fn add_to(
+        &self,
+        set: &mut ChangeSet,
+        rows: &mut Rows,
+        models: &[ReadModel],
+        commit: u64,
+    ) -> Result<(), TwoStreams> {
+        set.add(&self.batch, &self.changes, models)?;
+        for change in &self.changes {
+            rows.apply(change, commit);
+        }
+        if let Some(last) = self.batch.events().last() {
+            set.applied = Some((last.position, last.event_id));
+        }
+        set.through = set.through.max(self.batch.through);
+        set.logs.extend(self.logs.iter().cloned());
+        Ok(())
+    }
 }
 
 /// A batch that could not be processed.

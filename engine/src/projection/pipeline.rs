@@ -40,7 +40,6 @@ struct Done {
     result: Result<Checkpoint, CommitError>,
     through: Position,
     events: usize,
-    rows: usize,
 }
 
 /// A set of changes on its way into the database.
@@ -138,7 +137,6 @@ async fn commit(writer: &Writer, mut sets: mpsc::Receiver<Commit>, ends: mpsc::S
             result: writer.commit(from, &set).await,
             through: set.through,
             events,
-            rows: set.rows(),
         };
         if ends.send(done).await.is_err() {
             return;
@@ -225,25 +223,17 @@ impl Processor<'_> {
             Ok(executed) => executed,
             Err(_) => return Ok(Some(next.through)),
         };
+        let number = *self.commits + 1 + u64::from(self.in_flight);
         let set = &mut self.pending.set;
-        if set
-            .add(&executed.batch, &executed.changes, self.models)
+        if executed
+            .add_to(set, self.rows, self.models, number)
             .is_err()
         {
             // The set now holds a part of the batch; it is dropped as a whole and read again.
             self.pending = Pending::new(self.models.len());
             return Ok(Some(next.through));
         }
-        let number = *self.commits + 1 + u64::from(self.in_flight);
-        for change in &executed.changes {
-            self.rows.apply(change, number);
-        }
-        if let Some(last) = executed.batch.events().last() {
-            set.applied = Some((last.position, last.event_id));
-        }
         set.dead_letters.extend(next.waiting);
-        set.logs.extend(executed.logs);
-        set.through = next.through;
         self.pending.events += executed.batch.len();
         Ok(None)
     }
@@ -279,7 +269,7 @@ impl Processor<'_> {
                 *self.checkpoint = checkpoint;
                 *self.commits += 1;
                 self.rows.committed(*self.commits);
-                self.job.stats.add(done.events, done.rows);
+                self.job.stats.committed(done.events);
                 self.job.progress.committed();
                 Ok(None)
             }

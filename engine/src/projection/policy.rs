@@ -1,12 +1,12 @@
 //! Around an event that cannot be processed: find the one event, then stop, park its stream, or skip it.
 
+use tokio::sync::watch;
+
 use super::batch::{Trouble, TroubleKind};
 use super::session::{Session, dead_letter, split_parked};
 use super::{Control, Interrupt, Policy, StopError, stopped};
 use crate::event::{Batch, Position};
 use crate::read_model::writer::DeadLetter;
-
-use tokio::sync::watch;
 
 /// How often a single event that met a limit is tried before it is blamed.
 const TRIES: u32 = 2;

@@ -119,24 +119,15 @@ impl<'j> Session<'j> {
         executed: &Executed,
         set: &mut ChangeSet,
     ) -> Result<(), Trouble> {
-        if let Err(error) = set.add(&executed.batch, &executed.changes, &self.models) {
-            return Err(Trouble {
+        executed
+            .add_to(set, &mut self.rows, &self.models, self.commits + 1)
+            .map_err(|error| Trouble {
                 batch: executed.batch.clone(),
                 event: Some(error.event),
                 kind: TroubleKind::Blamed,
                 message: error.to_string(),
                 logs: Vec::new(),
-            });
-        }
-        for change in &executed.changes {
-            self.rows.apply(change, self.commits + 1);
-        }
-        if let Some(last) = executed.batch.events().last() {
-            set.applied = Some((last.position, last.event_id));
-        }
-        set.through = set.through.max(executed.batch.through);
-        set.logs.extend(executed.logs.iter().cloned());
-        Ok(())
+            })
     }
 
     /// Commits `set` on its own. A refusal by PostgreSQL is given back as its text.
@@ -145,24 +136,19 @@ impl<'j> Session<'j> {
         set: &ChangeSet,
         events: usize,
     ) -> Result<Result<(), String>, Interrupt> {
-        let number = self.commits + 1;
         let result = self.writer.commit(self.checkpoint, set).await;
         Ok(match result {
             Ok(checkpoint) => {
-                self.committed(checkpoint, number);
-                self.job.stats.add(events, set.rows());
+                self.checkpoint = checkpoint;
+                self.commits += 1;
+                self.rows.committed(self.commits);
+                self.job.stats.committed(events);
+                self.job.progress.committed();
                 Ok(())
             }
             Err(CommitError::Refused(why)) => Err(why),
             Err(error) => return Err(error.into()),
         })
-    }
-
-    pub(super) fn committed(&mut self, checkpoint: Checkpoint, number: u64) {
-        self.checkpoint = checkpoint;
-        self.commits = number;
-        self.rows.committed(number);
-        self.job.progress.committed();
     }
 }
 

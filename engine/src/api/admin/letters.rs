@@ -5,6 +5,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use deadpool_postgres::{Object, Transaction};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -49,10 +50,7 @@ pub(super) async fn retry(
     let Retry { stream_id } = json_body(&body)?;
     let mut client = admin.pool.get().await?;
     let generation = live_generation(&client, &name).await?;
-    let transaction = client.transaction().await?;
-    transaction
-        .batch_execute("set local synchronous_commit = on")
-        .await?;
+    let transaction = durable(&mut client).await?;
     let count = transaction
         .execute(
             "update gobo.dead_letters set retry = true, updated_at = now() \
@@ -102,10 +100,7 @@ pub(super) async fn discard(
     }
     let mut client = admin.pool.get().await?;
     let generation = live_generation(&client, &name).await?;
-    let transaction = client.transaction().await?;
-    transaction
-        .batch_execute("set local synchronous_commit = on")
-        .await?;
+    let transaction = durable(&mut client).await?;
     let letter = transaction
         .query_opt(
             "select position, stream_id, state from gobo.dead_letters \
@@ -161,10 +156,7 @@ pub(super) async fn restart(
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let mut client = admin.pool.get().await?;
     let generation = live_generation(&client, &name).await?;
-    let transaction = client.transaction().await?;
-    transaction
-        .batch_execute("set local synchronous_commit = on")
-        .await?;
+    let transaction = durable(&mut client).await?;
     let cleared = transaction
         .execute(
             "update gobo.checkpoints set error = null, updated_at = clock_timestamp() \
@@ -180,7 +172,16 @@ pub(super) async fn restart(
     ))
 }
 
-async fn wake(transaction: &deadpool_postgres::Transaction<'_>) -> Result<(), Problem> {
+/// A transaction for what an operator decides: it must not be lost with the last moments before a crash.
+async fn durable(client: &mut Object) -> Result<Transaction<'_>, Problem> {
+    let transaction = client.transaction().await?;
+    transaction
+        .batch_execute("set local synchronous_commit = on")
+        .await?;
+    Ok(transaction)
+}
+
+async fn wake(transaction: &Transaction<'_>) -> Result<(), Problem> {
     transaction
         .batch_execute("select pg_notify('gobo_control', '')")
         .await?;
