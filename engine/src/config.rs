@@ -39,6 +39,8 @@ pub struct Config {
     pub limits: PluginLimits,
     /// How events are processed.
     pub engine: EngineSettings,
+    /// Rebuilds, and what is kept of the past.
+    pub generations: Generations,
     /// What HTTP clients may use.
     pub api: Api,
     /// Event tables by name.
@@ -124,6 +126,20 @@ pub struct EngineSettings {
     pub lease_seconds: u64,
 }
 
+/// `[generations]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Generations {
+    /// How many generations that were live are kept for a rollback.
+    pub keep: usize,
+    /// Whether they go on following the events, so that a rollback is instant.
+    pub follow_kept: bool,
+    /// Bytes of changed rows that a rebuild keeps in memory before it writes them.
+    pub rebuild_bytes: usize,
+    /// After how long the rows of a replay are dropped, unless it says otherwise.
+    pub replay_hours: u32,
+}
+
 /// `[api]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -144,7 +160,7 @@ pub struct Api {
     pub request_timeout_ms: u64,
 }
 
-/// `[projections.NAME]`
+/// `[projections.NAME]`; everything but the source can also be changed while the engine runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProjectionSettings {
@@ -152,7 +168,47 @@ pub struct ProjectionSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// What an event does that cannot be processed.
-    pub policy: Policy,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
+    /// For how long events are collected before they are processed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linger_ms: Option<u64>,
+    /// Events in one batch, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_events: Option<usize>,
+    /// Bytes of events in one batch, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_bytes: Option<usize>,
+    /// Bytes of rows that are kept in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row_cache_bytes: Option<usize>,
+    /// Bytes of changed rows that a rebuild keeps in memory before it writes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebuild_bytes: Option<usize>,
+    /// Whether batches wait for the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synchronous_commit: Option<bool>,
+}
+
+impl ProjectionSettings {
+    /// Puts what is set here on top of `settings`.
+    pub fn apply(&self, settings: &mut Settings) {
+        fn set<T: Copy>(to: &mut T, from: Option<T>) {
+            if let Some(value) = from {
+                *to = value;
+            }
+        }
+        set(&mut settings.policy, self.policy);
+        set(
+            &mut settings.linger,
+            self.linger_ms.map(Duration::from_millis),
+        );
+        set(&mut settings.batch_events, self.batch_events);
+        set(&mut settings.batch_bytes, self.batch_bytes);
+        set(&mut settings.row_cache_bytes, self.row_cache_bytes);
+        set(&mut settings.rebuild_bytes, self.rebuild_bytes);
+        set(&mut settings.synchronous_commit, self.synchronous_commit);
+    }
 }
 
 impl Default for Config {
@@ -165,6 +221,7 @@ impl Default for Config {
             plugins: Plugins::default(),
             limits: PluginLimits::default(),
             engine: EngineSettings::default(),
+            generations: Generations::default(),
             api: Api::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
@@ -196,6 +253,17 @@ impl Default for PluginLimits {
             rounds: limits.rounds,
             module_bytes: limits.module_bytes,
             concurrent_instances: limits.concurrent_instances,
+        }
+    }
+}
+
+impl Default for Generations {
+    fn default() -> Self {
+        Self {
+            keep: 1,
+            follow_kept: true,
+            rebuild_bytes: Settings::default().rebuild_bytes,
+            replay_hours: 24,
         }
     }
 }
@@ -239,20 +307,26 @@ impl Config {
             .unwrap_or(OWN_SOURCE)
     }
 
-    /// How the loop of a projection works; of one without a section of its own, when none is named.
-    pub fn loop_settings(&self, projection: Option<&str>) -> Settings {
+    /// How the loop of a projection works: the engine's settings, the projection's own, and `decided` at run time.
+    pub fn loop_settings(&self, projection: &str, decided: &ProjectionSettings) -> Settings {
         let engine = &self.engine;
-        let special = projection.and_then(|name| self.projections.get(name));
-        Settings {
+        let mut settings = Settings {
             batch_events: engine.batch_events,
             batch_bytes: engine.batch_bytes,
             batches_ahead: engine.batches_ahead,
             row_cache_bytes: engine.row_cache_bytes,
+            rebuild_bytes: self.generations.rebuild_bytes,
             commit_rows: engine.commit_rows,
             commit_bytes: engine.commit_bytes,
             synchronous_commit: engine.synchronous_commit,
-            policy: special.map_or_else(Policy::default, |special| special.policy),
+            policy: Policy::default(),
+            linger: Duration::ZERO,
+        };
+        if let Some(own) = self.projections.get(projection) {
+            own.apply(&mut settings);
         }
+        decided.apply(&mut settings);
+        settings
     }
 
     /// The sources by name, Gobo's own store included.

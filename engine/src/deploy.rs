@@ -1,4 +1,4 @@
-//! Bytes -> checked, compiled, described -> hot swap, or a new projection.
+//! Bytes -> checked, compiled, described -> hot swap, or a new generation.
 //!
 //! Everything that can be refused is refused off to the side or rolled back: a failed deploy changes nothing.
 
@@ -7,25 +7,61 @@ pub mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Pool, PoolError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 
 use crate::config::Config;
-use crate::descriptor::Descriptor;
+use crate::descriptor::OnChange;
+use crate::generations::{
+    GenerationError, Plan, begin, cancel_candidate, decide, hash_of, record, tell,
+};
 use crate::host::{Plugin, PluginHash};
 use crate::read_model::schema::{self, SchemaError};
-use crate::registry::{LoadingError, Registry};
+use crate::registry::{LoadingError, Purpose, Registry};
+use tables::Differences;
 
-/// Deploys of one database wait for each other.
-const LOCK: i64 = 0x676f_626f_0002;
+/// How long a change of tables in place is tried, when somebody holds locks on them.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it waits for a lock at a time, and so how long a reader can have to wait behind it.
+const LOCK_WAIT: &str = "50ms";
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Deploys plugins into one database.
 pub struct Deployer {
     pool: Pool,
-    registry: Arc<Registry>,
+    registry: Registry,
     config: Arc<Config>,
+}
+
+/// What is asked of a deploy.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The name that the caller believes the projection has.
+    pub expected: Option<String>,
+    /// Whether rows are kept or computed anew.
+    pub mode: Mode,
+    /// Whether a new generation waits for an operator to promote it.
+    pub hold: bool,
+    /// Where the bytes came from.
+    pub origin: Origin,
+}
+
+/// Whether a changed plugin goes on from the checkpoint or begins at the first event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The author's wish decides (`on_change` in the descriptor), if the tables stay the same; else it begins anew.
+    #[default]
+    Auto,
+    /// Go on, adding to the tables what can be added, or refuse.
+    Continue,
+    /// Begin anew.
+    Rebuild,
 }
 
 /// Where the bytes came from.
@@ -65,6 +101,8 @@ pub enum Action {
     Created,
     /// The new code goes on from the old one's checkpoint.
     Swapped,
+    /// A new generation is filled beside the live one.
+    Rebuilding,
     /// These very bytes are live already.
     Unchanged,
 }
@@ -85,20 +123,10 @@ pub enum DeployError {
         /// The name in the descriptor.
         described: String,
     },
-    /// A read model of this name belongs to another projection.
+    /// It was to go on, but the tables would change.
     #[error(
-        "read model \"{read_model}\" belongs to projection \"{owner}\": names of read models are unique in a database, give this one another name"
-    )]
-    ReadModelTaken {
-        /// The read model.
-        read_model: String,
-        /// The projection that has it.
-        owner: String,
-    },
-    /// The tables are not those of the plugin that runs.
-    #[error(
-        "the tables of projection \"{projection}\" would change, and rebuilding them into a new generation is not possible yet: {}. \
-         The running plugin stays. Keep the tables as they are, or deploy under a new projection name with new read-model names",
+        "projection \"{projection}\" cannot go on with other tables: {}. The running plugin stays. Deploy with --rebuild, which \
+         fills new tables beside the live ones",
         differences.join("; ")
     )]
     TablesChanged {
@@ -122,6 +150,9 @@ pub enum DeployError {
         /// Its checkpoint.
         position: i64,
     },
+    /// The generation cannot be begun.
+    #[error(transparent)]
+    Generation(GenerationError),
     /// Tables or views cannot be made.
     #[error(transparent)]
     Schema(#[from] SchemaError),
@@ -133,16 +164,44 @@ pub enum DeployError {
     Database(#[from] tokio_postgres::Error),
 }
 
-/// The live generation of the projection that is being deployed.
-struct Live {
-    generation: i64,
+impl From<GenerationError> for DeployError {
+    fn from(error: GenerationError) -> Self {
+        match error {
+            GenerationError::Schema(error) => Self::Schema(error),
+            GenerationError::Pool(error) => Self::Pool(error),
+            GenerationError::Database(error) => Self::Database(error),
+            other => Self::Generation(other),
+        }
+    }
+}
+
+impl DeployError {
+    /// Whether somebody holds a lock that is not worth waiting for any longer.
+    fn is_locked(&self) -> bool {
+        let (Self::Database(error) | Self::Schema(SchemaError::Database(error))) = self else {
+            return false;
+        };
+        error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+}
+
+/// What the database has of the projection that is being deployed.
+struct Present {
+    live: i64,
     source: String,
     hash: PluginHash,
+    candidate: Option<(i64, PluginHash)>,
+}
+
+/// What is to be done, and why.
+enum Way<'m> {
+    Swap(Differences<'m>),
+    Rebuild(String),
 }
 
 impl Deployer {
     /// A deployer for the database behind `pool`.
-    pub fn new(pool: Pool, registry: Arc<Registry>, config: Arc<Config>) -> Self {
+    pub fn new(pool: Pool, registry: Registry, config: Arc<Config>) -> Self {
         Self {
             pool,
             registry,
@@ -150,27 +209,31 @@ impl Deployer {
         }
     }
 
-    /// Deploys `wasm`; `expected` is the name that the caller believes the projection has.
-    pub async fn deploy(
-        &self,
-        wasm: Vec<u8>,
-        expected: Option<&str>,
-        origin: &Origin,
-    ) -> Result<Outcome, DeployError> {
+    /// Deploys `wasm`.
+    pub async fn deploy(&self, wasm: Vec<u8>, request: &Request) -> Result<Outcome, DeployError> {
         let plugin = self.registry.load(wasm.clone()).await?;
         let descriptor = &plugin.descriptor;
-        if let Some(expected) = expected.filter(|name| *name != descriptor.name) {
+        if let Some(expected) = (request.expected.as_ref()).filter(|name| **name != descriptor.name)
+        {
             return Err(DeployError::Name {
-                expected: expected.to_owned(),
+                expected: expected.clone(),
                 described: descriptor.name.clone(),
             });
         }
-        let outcome = self.record(&wasm, &plugin, origin).await?;
+        let started = Instant::now();
+        let outcome = loop {
+            match self.record(&wasm, &plugin, request).await {
+                Err(error) if error.is_locked() && started.elapsed() < PATIENCE => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                done => break done?,
+            }
+        };
         tracing::info!(
             projection = outcome.projection,
             generation = outcome.generation,
             hash = outcome.hash,
-            ?origin,
+            origin = ?request.origin,
             "{}",
             outcome.detail
         );
@@ -187,56 +250,50 @@ impl Deployer {
         &self,
         wasm: &[u8],
         plugin: &Plugin,
-        origin: &Origin,
+        request: &Request,
     ) -> Result<Outcome, DeployError> {
         let mut client = self.pool.get().await?;
         let transaction = client.transaction().await?;
-        // Whoever is told that it is deployed finds it deployed, also after a crash.
-        transaction
-            .batch_execute("set local synchronous_commit = on; set local lock_timeout = '10s'")
-            .await?;
-        transaction
-            .execute("select pg_advisory_xact_lock($1)", &[&LOCK])
-            .await?;
-        let descriptor = &plugin.descriptor;
-        let live = find_live(&transaction, &descriptor.name).await?;
-        let (action, generation, detail) = match &live {
-            Some(live) if live.hash == plugin.hash => (
-                Action::Unchanged,
-                live.generation,
-                format!(
-                    "projection \"{}\" runs these very bytes already; nothing was changed",
-                    descriptor.name
-                ),
-            ),
-            Some(live) => {
-                self.check_tables(&transaction, descriptor, live).await?;
-                store_plugin(&transaction, wasm, plugin).await?;
-                let detail = self.swap(&transaction, plugin, live).await?;
-                (Action::Swapped, live.generation, detail)
-            }
+        decide(&transaction).await?;
+        let name = &plugin.descriptor.name;
+        let (action, generation, detail) = match find(&transaction, name).await? {
             None => {
                 store_plugin(&transaction, wasm, plugin).await?;
-                let generation = self.create(&transaction, plugin).await?;
-                let detail = format!(
-                    "projection \"{}\" is new; generation {generation} begins at the first event of source \"{}\"",
-                    descriptor.name,
-                    self.config.source_of(&descriptor.name)
-                );
-                (Action::Created, generation, detail)
+                self.create(&transaction, plugin).await?
+            }
+            Some(present) if present.hash == plugin.hash => {
+                self.unchanged(&transaction, plugin, &present, request.mode)
+                    .await?
+            }
+            Some(present)
+                if request.mode != Mode::Continue
+                    && (present.candidate)
+                        .is_some_and(|(_, candidate)| candidate == plugin.hash) =>
+            {
+                self.under_way(&transaction, &present, request.hold).await?
+            }
+            Some(present) => {
+                store_plugin(&transaction, wasm, plugin).await?;
+                let tables = schema::read_tables(&*transaction, present.live).await?;
+                match way(&tables, plugin, request.mode)? {
+                    Way::Swap(differences) => {
+                        self.swap(&transaction, plugin, &present, &differences)
+                            .await?
+                    }
+                    Way::Rebuild(reason) => {
+                        self.rebuild(&transaction, plugin, &present, request.hold, &reason)
+                            .await?
+                    }
+                }
             }
         };
-        if let Origin::File { remembered_as, .. } = origin {
+        if let Origin::File { remembered_as, .. } = &request.origin {
             remember(&*transaction, remembered_as, &plugin.hash).await?;
         }
-        if action != Action::Unchanged {
-            transaction
-                .batch_execute("select pg_notify('gobo_control', '')")
-                .await?;
-        }
+        tell(&transaction).await?;
         transaction.commit().await?;
         Ok(Outcome {
-            projection: descriptor.name.clone(),
+            projection: name.clone(),
             outcome: action,
             generation,
             hash: plugin.hash.to_string(),
@@ -244,70 +301,166 @@ impl Deployer {
         })
     }
 
+    /// A new projection is live at once: there is nothing that readers could see instead.
     async fn create(
         &self,
         transaction: &Transaction<'_>,
         plugin: &Plugin,
-    ) -> Result<i64, DeployError> {
+    ) -> Result<(Action, i64, String), DeployError> {
         let descriptor = &plugin.descriptor;
-        let models = &descriptor.read_models;
-        for model in models {
-            let owner = transaction
-                .query_opt(
-                    "select projection from gobo.read_models where name = $1",
-                    &[&model.name],
-                )
-                .await?;
-            if let Some(owner) = owner {
-                return Err(DeployError::ReadModelTaken {
-                    read_model: model.name.clone(),
-                    owner: owner.get(0),
-                });
-            }
-        }
-        let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-        let row = transaction
-            .query_one(
-                include_str!("deploy/create.sql"),
-                &[
-                    &descriptor.name,
-                    &self.config.source_of(&descriptor.name),
-                    &plugin.hash.0.as_slice(),
-                    &names,
-                ],
+        let (name, source) = (&descriptor.name, self.config.source_of(&descriptor.name));
+        transaction
+            .execute(
+                "insert into gobo.projections (name, source) values ($1, $2)",
+                &[name, &source],
             )
             .await?;
-        let generation: i64 = row.get(0);
-        // A statement of its own: one statement cannot update a row that it inserts.
+        let generation = begin(
+            transaction,
+            &Plan {
+                projection: name,
+                source,
+                plugin,
+                purpose: Purpose::Projection,
+                hold: false,
+                bulk: false,
+                reason: "the projection is new",
+                until: None,
+                until_time: None,
+                label: None,
+                hours: None,
+            },
+        )
+        .await?;
         transaction
             .execute(
                 "update gobo.projections set live = $2 where name = $1",
-                &[&descriptor.name, &generation],
+                &[name, &generation],
+            )
+            .await?;
+        transaction
+            .execute(
+                "update gobo.generations set state = 'live', promoted_at = now() where id = $1",
+                &[&generation],
             )
             .await?;
         let views = &self.config.database.read_schema;
-        schema::create_tables(transaction, generation, models).await?;
-        schema::create_indexes(transaction, generation, models).await?;
-        schema::create_views(transaction, views, generation, models).await?;
-        schema::write_comments(transaction, views, generation, models).await?;
-        Ok(generation)
+        schema::switch_views(transaction, views, generation, &descriptor.read_models, &[]).await?;
+        let detail = format!(
+            "projection \"{name}\" is new; generation {generation} begins at the first event of source \"{source}\""
+        );
+        record(
+            transaction,
+            name,
+            generation,
+            "created",
+            &plugin.hash,
+            None,
+            &detail,
+        )
+        .await?;
+        Ok((Action::Created, generation, detail))
     }
 
-    async fn check_tables(
+    async fn unchanged(
         &self,
         transaction: &Transaction<'_>,
-        descriptor: &Descriptor,
-        live: &Live,
-    ) -> Result<(), DeployError> {
-        let existing = schema::read_tables(transaction, live.generation).await?;
-        let differences = tables::differences(&existing, &descriptor.read_models);
-        if differences.is_empty() {
-            return Ok(());
+        plugin: &Plugin,
+        present: &Present,
+        mode: Mode,
+    ) -> Result<(Action, i64, String), DeployError> {
+        let name = &plugin.descriptor.name;
+        let mut detail =
+            format!("projection \"{name}\" runs these very bytes already; nothing was changed");
+        let why = "the bytes of the live generation were deployed again";
+        if let Some(cancelled) = cancel_candidate(transaction, name, why).await? {
+            detail = format!(
+                "projection \"{name}\" runs these very bytes already; generation {cancelled}, which was being filled with others, is cancelled"
+            );
         }
-        Err(DeployError::TablesChanged {
-            projection: descriptor.name.clone(),
-            differences,
-        })
+        if mode == Mode::Rebuild {
+            detail.push_str(&format!("; to compute its rows anew: gobo rebuild {name}"));
+        }
+        Ok((Action::Unchanged, present.live, detail))
+    }
+
+    /// These bytes are being filled into a new generation already.
+    async fn under_way(
+        &self,
+        transaction: &Transaction<'_>,
+        present: &Present,
+        hold: bool,
+    ) -> Result<(Action, i64, String), DeployError> {
+        let generation = present.candidate.map_or(present.live, |(id, _)| id);
+        transaction
+            .execute(
+                "update gobo.generations set hold = $2 where id = $1 and hold <> $2",
+                &[&generation, &hold],
+            )
+            .await?;
+        let detail = format!("generation {generation} is being filled with these very bytes");
+        Ok((Action::Unchanged, generation, detail))
+    }
+
+    async fn rebuild(
+        &self,
+        transaction: &Transaction<'_>,
+        plugin: &Plugin,
+        present: &Present,
+        hold: bool,
+        reason: &str,
+    ) -> Result<(Action, i64, String), DeployError> {
+        let name = &plugin.descriptor.name;
+        let position = transaction
+            .query_one(
+                "select position from gobo.checkpoints where generation = $1",
+                &[&present.live],
+            )
+            .await?
+            .get(0);
+        let source = self.check_source(name, present, position)?;
+        let why = "a newer deploy has replaced it";
+        let cancelled = cancel_candidate(transaction, name, why).await?;
+        let generation = begin(
+            transaction,
+            &Plan {
+                projection: name,
+                source,
+                plugin,
+                purpose: Purpose::Projection,
+                hold,
+                bulk: false,
+                reason,
+                until: None,
+                until_time: None,
+                label: None,
+                hours: None,
+            },
+        )
+        .await?;
+        let mut detail = format!(
+            "generation {generation} is being filled from the first event beside generation {}, because {reason}; it {}",
+            present.live,
+            match hold {
+                true => format!("waits for `gobo promote {name}` then"),
+                false => "becomes the live one when it has caught up".to_owned(),
+            }
+        );
+        if let Some(cancelled) = cancelled {
+            detail.push_str(&format!("; generation {cancelled} is cancelled"));
+        }
+        let hash = &plugin.hash;
+        record(
+            transaction,
+            name,
+            generation,
+            "rebuilding",
+            hash,
+            None,
+            &detail,
+        )
+        .await?;
+        Ok((Action::Rebuilding, generation, detail))
     }
 
     /// The checkpoint's row lock makes this a batch boundary: a commit that is under way ends first, and the next one of
@@ -316,56 +469,145 @@ impl Deployer {
         &self,
         transaction: &Transaction<'_>,
         plugin: &Plugin,
-        live: &Live,
-    ) -> Result<String, DeployError> {
+        present: &Present,
+        differences: &Differences<'_>,
+    ) -> Result<(Action, i64, String), DeployError> {
         let descriptor = &plugin.descriptor;
-        let source = self.config.source_of(&descriptor.name);
+        let (name, generation) = (&descriptor.name, present.live);
+        let why = "a newer deploy goes on in place";
+        let cancelled = cancel_candidate(transaction, name, why).await?;
         let row = transaction
             .query_one(
                 include_str!("deploy/swap.sql"),
-                &[&live.generation, &plugin.hash.0.as_slice()],
+                &[&generation, &plugin.hash.0.as_slice()],
             )
             .await?;
         let position: i64 = row.get(0);
-        if source != live.source && position > 0 {
-            return Err(DeployError::SourceChanged {
-                projection: descriptor.name.clone(),
-                from: live.source.clone(),
-                to: source.to_owned(),
-                position,
-            });
-        }
+        let source = self.check_source(name, present, position)?;
         transaction
             .execute(
-                "update gobo.generations set plugin_hash = $2, deployed_at = now() where id = $1",
-                &[&live.generation, &plugin.hash.0.as_slice()],
+                "update gobo.generations set plugin_hash = $2, deployed_at = now(), source = $3 where id = $1",
+                &[&generation, &plugin.hash.0.as_slice(), &source],
             )
             .await?;
         transaction
             .execute(
                 "update gobo.projections set source = $2 where name = $1 and source <> $2",
-                &[&descriptor.name, &source],
+                &[name, &source],
             )
             .await?;
-        schema::write_comments(
-            transaction,
-            &self.config.database.read_schema,
-            live.generation,
-            &descriptor.read_models,
-        )
-        .await?;
+        let views = &self.config.database.read_schema;
+        let models = &descriptor.read_models;
+        if differences.is_empty() {
+            schema::write_comments(transaction, views, models).await?;
+        } else {
+            self.add(transaction, plugin, present, differences).await?;
+        }
         let mut detail = format!(
-            "projection \"{}\" goes on from position {position} with the new code; rows of earlier events stay as the old code wrote them",
-            descriptor.name
+            "projection \"{name}\" goes on from position {position} with the new code; rows of earlier events stay as the old code wrote them"
         );
-        if source != live.source {
+        for added in &differences.added {
+            detail.push_str(&format!("; {added}"));
+        }
+        if source != present.source {
             detail.push_str(&format!(
                 "; its source is now \"{source}\" instead of \"{}\"",
-                live.source
+                present.source
             ));
         }
-        Ok(detail)
+        if let Some(cancelled) = cancelled {
+            detail.push_str(&format!("; generation {cancelled} is cancelled"));
+        }
+        let (hash, previous) = (&plugin.hash, Some(&present.hash));
+        record(
+            transaction,
+            name,
+            generation,
+            "swapped",
+            hash,
+            previous,
+            &detail,
+        )
+        .await?;
+        Ok((Action::Swapped, generation, detail))
     }
+
+    /// Adds to the live tables what the new code needs. Readers wait for its locks briefly or not at all.
+    async fn add(
+        &self,
+        transaction: &Transaction<'_>,
+        plugin: &Plugin,
+        present: &Present,
+        differences: &Differences<'_>,
+    ) -> Result<(), DeployError> {
+        let descriptor = &plugin.descriptor;
+        let models = &descriptor.read_models;
+        crate::generations::reserve_names(transaction, &descriptor.name, models).await?;
+        transaction
+            .batch_execute(&format!("set local lock_timeout = '{LOCK_WAIT}'"))
+            .await?;
+        for (place, addition) in &differences.additions {
+            schema::add(transaction, present.live, *place, &models[*place], addition).await?;
+        }
+        schema::comment_tables(transaction, present.live, models).await?;
+        let views = &self.config.database.read_schema;
+        schema::switch_views(transaction, views, present.live, models, &[]).await?;
+        // The shape is part of what a revision stands for.
+        transaction
+            .execute(
+                include_str!("deploy/reshaped.sql"),
+                &[&descriptor.name, &present.live],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// The source that the projection is to read. A position of another source means nothing in it.
+    fn check_source(
+        &self,
+        name: &str,
+        present: &Present,
+        position: i64,
+    ) -> Result<&str, DeployError> {
+        let source = self.config.source_of(name);
+        if source != present.source && position > 0 {
+            return Err(DeployError::SourceChanged {
+                projection: name.to_owned(),
+                from: present.source.clone(),
+                to: source.to_owned(),
+                position,
+            });
+        }
+        Ok(source)
+    }
+}
+
+/// Decides between going on and beginning anew, and says why.
+fn way<'m>(
+    tables: &[crate::read_model::ReadModel],
+    plugin: &'m Plugin,
+    mode: Mode,
+) -> Result<Way<'m>, DeployError> {
+    let descriptor = &plugin.descriptor;
+    let differences = tables::differences(tables, &descriptor.read_models);
+    Ok(match (mode, descriptor.on_change) {
+        (Mode::Continue, _) if !differences.breaking.is_empty() => {
+            return Err(DeployError::TablesChanged {
+                projection: descriptor.name.clone(),
+                differences: differences.breaking,
+            });
+        }
+        (Mode::Continue, _) => Way::Swap(differences),
+        (Mode::Auto, OnChange::Continue) if differences.is_empty() => Way::Swap(differences),
+        (Mode::Rebuild, _) => Way::Rebuild("it was asked for".into()),
+        (Mode::Auto, _) if !differences.is_empty() => Way::Rebuild(format!(
+            "its tables change ({})",
+            differences.sentences().join("; ")
+        )),
+        (Mode::Auto, _) => Way::Rebuild(
+            "its code changes (to keep the rows instead: --continue, or on_change = \"continue\" in the plugin)".into(),
+        ),
+    })
 }
 
 /// Remembers which bytes a file of the watched folder last brought.
@@ -384,24 +626,18 @@ async fn remember(
         .map(drop)
 }
 
-async fn find_live(
+async fn find(
     transaction: &Transaction<'_>,
     name: &str,
-) -> Result<Option<Live>, tokio_postgres::Error> {
+) -> Result<Option<Present>, tokio_postgres::Error> {
     let row = transaction
-        .query_opt(
-            "select g.id, p.source, g.plugin_hash from gobo.projections p join gobo.generations g on g.id = p.live \
-              where p.name = $1",
-            &[&name],
-        )
+        .query_opt(include_str!("deploy/present.sql"), &[&name])
         .await?;
-    Ok(row.and_then(|row| {
-        let hash: &[u8] = row.get(2);
-        Some(Live {
-            generation: row.get(0),
-            source: row.get(1),
-            hash: PluginHash(hash.try_into().ok()?),
-        })
+    Ok(row.map(|row| Present {
+        live: row.get(0),
+        source: row.get(1),
+        hash: hash_of(row.get(2)),
+        candidate: (row.get::<_, Option<i64>>(3)).zip(row.get::<_, Option<&[u8]>>(4).map(hash_of)),
     }))
 }
 
@@ -412,7 +648,7 @@ async fn store_plugin(
 ) -> Result<(), tokio_postgres::Error> {
     transaction
         .execute(
-            "insert into gobo.plugins (hash, bytes, name, version) values ($1, $2, $3, $4) on conflict (hash) do nothing",
+            "insert into gobo.plugins (hash, bytes, name, version) values ($1, $2, $3, $4) on conflict (hash) do update set bytes = excluded.bytes where plugins.bytes is null",
             &[
                 &plugin.hash.0.as_slice(),
                 &wasm,

@@ -12,13 +12,14 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use crate::config::Config;
 use crate::db::{Database, describe};
 use crate::host::PluginHash;
 use crate::progress::Progress;
 use crate::projection::{self, Control, Exit, Job, Settings, Stats};
 use crate::read_model::schema;
 use crate::read_model::writer::Target;
-use crate::registry::{Catalog, Deployed};
+use crate::registry::{Catalog, Deployed, Facts};
 use crate::shutdown::Shutdown;
 use crate::source::Source;
 
@@ -126,10 +127,8 @@ pub struct Ownership {
     pub lease: Duration,
     /// The sources by name.
     pub sources: HashMap<String, Source>,
-    /// Settings for all projections but those in `special`.
-    pub settings: Settings,
-    /// Settings of single projections.
-    pub special: HashMap<String, Settings>,
+    /// How loops work.
+    pub config: Arc<Config>,
     /// Told of every commit.
     pub progress: Progress,
     /// Told what the loops do.
@@ -138,6 +137,7 @@ pub struct Ownership {
 
 struct Running {
     plugin: PluginHash,
+    settings: Settings,
     control: watch::Sender<Control>,
 }
 
@@ -216,19 +216,22 @@ impl Ownership {
             )
             .await?;
         let leases = self.leases(client).await?;
-        let wanted: HashMap<i64, &Arc<Deployed>> = catalog
-            .deployed
-            .values()
-            .map(|d| (d.generation, d))
+        let wanted: HashMap<i64, &Arc<Deployed>> = (catalog.generations.iter())
+            .filter(|(_, deployed)| deployed.facts.runs())
+            .map(|(generation, deployed)| (*generation, deployed))
             .collect();
         for (generation, running) in &loops.running {
-            let fits = wanted
-                .get(generation)
-                .is_some_and(|d| d.plugin.hash == running.plugin);
+            let found = wanted.get(generation);
+            let fits = found.is_some_and(|found| {
+                found.plugin.hash == running.plugin
+                    && self.settings(&found.facts) == running.settings
+            });
+            let until = found.and_then(|found| found.facts.until);
             let retry = leases.get(generation).is_some_and(|lease| lease.retry);
             running.control.send_if_modified(|control| {
                 let told = *control;
                 control.stop |= !fits;
+                control.until = until;
                 control.nudges += u64::from(retry);
                 *control != told
             });
@@ -262,7 +265,7 @@ impl Ownership {
                 if client.is_closed() {
                     return Err(error);
                 }
-                let (projection, error) = (&deployed.projection, describe(&error));
+                let (projection, error) = (&deployed.facts.projection, describe(&error));
                 tracing::warn!(projection, error, "cannot be taken over now");
             }
         }
@@ -307,11 +310,12 @@ impl Ownership {
         deployed: &Deployed,
         loops: &mut Loops,
     ) -> Result<(), tokio_postgres::Error> {
-        let generation = deployed.generation;
-        let Some(source) = self.sources.get(&deployed.source) else {
+        let facts = &deployed.facts;
+        let generation = facts.generation;
+        let Some(source) = self.sources.get(&facts.source) else {
             tracing::error!(
-                projection = deployed.projection,
-                source = deployed.source,
+                projection = facts.projection,
+                source = facts.source,
                 "the source is not configured on this node"
             );
             return Ok(());
@@ -319,38 +323,42 @@ impl Ownership {
         let Some(epoch) = self.raise_epoch(client, generation).await? else {
             return Ok(());
         };
-        let (control, receiver) = watch::channel(Control::default());
+        let (control, receiver) = watch::channel(Control {
+            until: facts.until,
+            ..Control::default()
+        });
+        let settings = self.settings(facts);
         let job = Job {
             db: self.db.clone(),
             source: source.clone(),
             plugin: deployed.plugin.clone(),
             target: Target {
-                projection: deployed.projection.clone(),
+                projection: facts.projection.clone(),
                 generation,
                 schema: schema::generation_schema(generation),
-                hash: deployed.plugin.hash,
+                hash: facts.hash,
             },
             epoch,
-            settings: self
-                .special
-                .get(&deployed.projection)
-                .unwrap_or(&self.settings)
-                .clone(),
+            settings: settings.clone(),
             progress: self.progress.clone(),
             stats: self.activity.start(generation),
         };
-        tracing::info!(projection = deployed.projection, generation, epoch, plugin = %deployed.plugin.hash, "runs here now");
-        loops.running.insert(
-            generation,
-            Running {
-                plugin: deployed.plugin.hash,
-                control,
-            },
-        );
+        tracing::info!(projection = facts.projection, generation, epoch, plugin = %facts.hash, "runs here now");
+        let running = Running {
+            plugin: facts.hash,
+            settings,
+            control,
+        };
+        loops.running.insert(generation, running);
         loops
             .tasks
             .spawn(async move { (generation, projection::run(job, receiver).await) });
         Ok(())
+    }
+
+    fn settings(&self, facts: &Facts) -> Settings {
+        self.config
+            .loop_settings(&facts.projection, &facts.settings)
     }
 
     /// Gives the new epoch, if the lease could be taken.

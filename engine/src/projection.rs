@@ -58,6 +58,8 @@ pub struct Settings {
     pub batches_ahead: usize,
     /// Bytes of rows that are kept between batches.
     pub row_cache_bytes: usize,
+    /// Bytes of changed rows that a rebuild keeps in memory before it writes them.
+    pub rebuild_bytes: usize,
     /// Rows per transaction, from which on no further batch joins it.
     pub commit_rows: usize,
     /// Bytes per transaction, from which on no further batch joins it.
@@ -66,6 +68,8 @@ pub struct Settings {
     pub synchronous_commit: bool,
     /// What to do with an event that cannot be processed.
     pub policy: Policy,
+    /// For how long events are collected before they are read. A reader that waits cuts it short.
+    pub linger: Duration,
 }
 
 impl Default for Settings {
@@ -75,10 +79,12 @@ impl Default for Settings {
             batch_bytes: 8 << 20,
             batches_ahead: 3,
             row_cache_bytes: 64 << 20,
+            rebuild_bytes: 256 << 20,
             commit_rows: 20_000,
             commit_bytes: 32 << 20,
             synchronous_commit: false,
             policy: Policy::Stop,
+            linger: Duration::ZERO,
         }
     }
 }
@@ -133,6 +139,8 @@ impl Stats {
 pub struct Control {
     /// Finish what is in flight and end.
     pub stop: bool,
+    /// Process nothing after this position.
+    pub until: Option<Position>,
     /// Rises when there may be something to do besides new events: dead letters to retry.
     pub nudges: u64,
 }
@@ -183,7 +191,8 @@ pub async fn run(job: Job, mut control: watch::Receiver<Control>) -> Exit {
     loop {
         let started = std::time::Instant::now();
         let why = match attempt(&job, &mut control).await {
-            Ok(()) => return Exit::Stopped,
+            Ok(Attempt::Stopped) => return Exit::Stopped,
+            Ok(Attempt::Moved) => continue,
             Err(Interrupt::Fenced) => return Exit::Fenced,
             Err(Interrupt::Stop(error)) => match store_error(&job, &error).await {
                 Ok(true) => return Exit::Failed(error),
@@ -217,14 +226,34 @@ async fn stopped(control: &mut watch::Receiver<Control>) {
     let _ = control.wait_for(|control| control.stop).await;
 }
 
-async fn attempt(job: &Job, control: &mut watch::Receiver<Control>) -> Result<(), Interrupt> {
+/// How a session ended that was not interrupted.
+enum Attempt {
+    /// It was told to stop.
+    Stopped,
+    /// The checkpoint is not where this session left it: a promotion takes a revision, or another owner has taken over.
+    /// Opening the next session tells which.
+    Moved,
+}
+
+async fn attempt(job: &Job, control: &mut watch::Receiver<Control>) -> Result<Attempt, Interrupt> {
     let mut session = Session::open(job).await?;
+    match work(&mut session, control).await {
+        Ok(()) => Ok(Attempt::Stopped),
+        Err(Interrupt::Fenced) => Ok(Attempt::Moved),
+        Err(why) => Err(why),
+    }
+}
+
+async fn work(
+    session: &mut Session<'_>,
+    control: &mut watch::Receiver<Control>,
+) -> Result<(), Interrupt> {
     while !control.borrow_and_update().stop {
-        dead_letter::retry(&mut session).await?;
-        match pipeline::run(&mut session, control).await? {
+        dead_letter::retry(session).await?;
+        match pipeline::run(session, control).await? {
             pipeline::End::Told => {}
             pipeline::End::Trouble { through } => {
-                policy::carefully(&mut session, control, through).await?;
+                policy::carefully(session, control, through).await?;
             }
         }
     }

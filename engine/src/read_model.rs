@@ -37,19 +37,6 @@ impl ReadModel {
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
     }
-
-    /// Whether rows of `other` fit into this read model's table unchanged (comments do not matter).
-    pub fn same_table(&self, other: &ReadModel) -> bool {
-        let shape = |model: &ReadModel| {
-            let columns: Vec<_> = model
-                .columns
-                .iter()
-                .map(|c| (c.name.clone(), c.kind, c.nullable))
-                .collect();
-            (columns, model.key.clone(), model.indexes.clone())
-        };
-        self.name == other.name && shape(self) == shape(other)
-    }
 }
 
 /// Columns that every row carries besides its own: the last event that changed it, the revision, and that event's

@@ -1,4 +1,4 @@
-//! Which generation of which projection is live.
+//! Which generations there are, and which of them readers see.
 //!
 //! The database decides; this is a picture of it that every node keeps current, with the plugins loaded. A notification on
 //! `gobo_control` is a hint to look at once; looking every few seconds is what makes it certain.
@@ -8,9 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Pool, PoolError};
-use tokio::sync::{Semaphore, watch};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, Semaphore, watch};
 
+use crate::config::ProjectionSettings;
 use crate::db::{Database, describe, describe_pool};
+use crate::event::{Micros, Position};
 use crate::host::{Host, LoadError, Plugin, PluginHash};
 use crate::read_model::ReadModel;
 use crate::shutdown::Shutdown;
@@ -24,33 +27,23 @@ const LOOK_EVERY: Duration = Duration::from_secs(3);
 const RETRY_LOADING: Duration = Duration::from_secs(60);
 /// How long a plugin may take to compile and describe itself.
 const LOADING: Duration = Duration::from_secs(120);
+/// How long a plugin that no generation uses stays in memory: it may be just about to be deployed.
+const UNUSED: Duration = Duration::from_secs(30);
 
 /// What is deployed, at one moment.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    /// The live generations by their projection's name.
-    pub deployed: HashMap<String, Arc<Deployed>>,
-    /// Projections whose plugin this engine cannot load, by name. They do not run here; the others do.
-    pub broken: HashMap<String, Arc<Broken>>,
+    /// Every generation that runs or can be read, by its number.
+    pub generations: HashMap<i64, Arc<Deployed>>,
+    /// Generations whose plugin this engine cannot load, by number. They do not run here; the others do.
+    pub broken: HashMap<i64, Arc<Broken>>,
     /// The read models that can be read, by name.
     pub models: HashMap<String, Arc<Served>>,
 }
 
-/// A live generation with its plugin.
-pub struct Deployed {
-    /// The projection's name.
-    pub projection: String,
-    /// The generation's number.
-    pub generation: i64,
-    /// The source whose events it reads.
-    pub source: String,
-    /// The plugin, compiled.
-    pub plugin: Plugin,
-}
-
-/// A projection whose plugin this engine cannot load.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Broken {
+/// What the database says of a generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
     /// The projection's name.
     pub projection: String,
     /// The generation's number.
@@ -59,6 +52,65 @@ pub struct Broken {
     pub source: String,
     /// The plugin's hash.
     pub hash: PluginHash,
+    /// Where it is in its life.
+    pub state: State,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Whether it is still in the fast fill.
+    pub bulk: bool,
+    /// Whether an operator keeps it from running.
+    pub paused: bool,
+    /// Where it has to stop, for good or for a moment.
+    pub until: Option<Position>,
+    /// The time that `until` was asked for as.
+    pub until_time: Option<Micros>,
+    /// The name that an operator gave it.
+    pub label: Option<String>,
+    /// What was decided for the projection at run time.
+    pub settings: ProjectionSettings,
+}
+
+/// Where a generation is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// On its way to where it has to be.
+    Building,
+    /// What readers see.
+    Live,
+    /// It was live and can be again.
+    Kept,
+    /// Complete at its position.
+    Done,
+}
+
+/// What a generation is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Is, was or is to be live.
+    Projection,
+    /// The rows at a position, computed for somebody who wants to look at them.
+    Replay,
+    /// The rows at a position, copied from the live generation.
+    Snapshot,
+    /// To be compared with the live one, and dropped.
+    Verify,
+}
+
+/// A generation with its plugin.
+pub struct Deployed {
+    /// What the database says of it.
+    pub facts: Facts,
+    /// The plugin, compiled.
+    pub plugin: Plugin,
+}
+
+/// A generation whose plugin this engine cannot load.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// What the database says of it.
+    pub facts: Facts,
     /// Why it cannot be loaded.
     pub reason: String,
 }
@@ -72,6 +124,13 @@ pub struct Served {
     pub index: usize,
 }
 
+impl Facts {
+    /// Whether a loop has to run for it.
+    pub fn runs(&self) -> bool {
+        !self.paused && self.state != State::Done
+    }
+}
+
 impl Served {
     /// Its columns and its key.
     pub fn model(&self) -> &ReadModel {
@@ -82,10 +141,7 @@ impl Served {
 impl std::fmt::Debug for Deployed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Deployed")
-            .field("projection", &self.projection)
-            .field("generation", &self.generation)
-            .field("source", &self.source)
-            .field("hash", &self.plugin.hash)
+            .field("facts", &self.facts)
             .finish_non_exhaustive()
     }
 }
@@ -104,54 +160,64 @@ pub enum LoadingError {
     Crashed,
 }
 
-/// Keeps the [`Catalog`] current.
+/// Keeps the [`Catalog`] current. Clones are the same.
+#[derive(Clone)]
 pub struct Registry {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     pool: Pool,
     host: Host,
     catalog: watch::Sender<Arc<Catalog>>,
-    plugins: Mutex<HashMap<PluginHash, Plugin>>,
+    plugins: Mutex<HashMap<PluginHash, Loaded>>,
     failures: Mutex<HashMap<PluginHash, (Instant, String)>>,
+    /// Plugins that are being loaded for the catalogue.
+    loading: Mutex<HashSet<PluginHash>>,
+    /// One of them has been loaded, or not.
+    loaded: Notify,
     /// Compiling takes all cores that it can get; one at a time leaves some for the events.
     compiling: Arc<Semaphore>,
     /// One refresh at a time, so that an older picture never replaces a newer one.
     refreshing: tokio::sync::Mutex<()>,
 }
 
-/// A live generation as the database has it.
-struct Row {
-    projection: String,
-    generation: i64,
-    source: String,
-    hash: PluginHash,
+struct Loaded {
+    plugin: Plugin,
+    used: Instant,
 }
 
 impl Registry {
     /// A registry that knows of nothing until the first [`Registry::refresh`].
     pub fn new(pool: Pool, host: Host) -> Self {
         Self {
-            pool,
-            host,
-            catalog: watch::channel(Arc::default()).0,
-            plugins: Mutex::default(),
-            failures: Mutex::default(),
-            compiling: Arc::new(Semaphore::new(1)),
-            refreshing: tokio::sync::Mutex::default(),
+            shared: Arc::new(Shared {
+                pool,
+                host,
+                catalog: watch::channel(Arc::default()).0,
+                plugins: Mutex::default(),
+                failures: Mutex::default(),
+                loading: Mutex::default(),
+                loaded: Notify::new(),
+                compiling: Arc::new(Semaphore::new(1)),
+                refreshing: tokio::sync::Mutex::default(),
+            }),
         }
     }
 
     /// The catalogue, now and whenever it changes.
     pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
-        self.catalog.subscribe()
+        self.shared.catalog.subscribe()
     }
 
     /// Checks, compiles and describes a plugin on a thread of its own, or finds it in memory.
     pub async fn load(&self, wasm: Vec<u8>) -> Result<Plugin, LoadingError> {
         let hash = PluginHash::of(&wasm);
-        if let Some(plugin) = self.loaded(&hash) {
+        if let Some(plugin) = self.shared.find(&hash) {
             return Ok(plugin);
         }
-        let host = self.host.clone();
-        let compiling = self.compiling.clone();
+        let host = self.shared.host.clone();
+        let compiling = self.shared.compiling.clone();
         let loading = async move {
             let Ok(permit) = compiling.acquire_owned().await else {
                 return Err(LoadingError::Crashed);
@@ -169,35 +235,80 @@ impl Registry {
         let plugin = tokio::time::timeout(LOADING, loading)
             .await
             .unwrap_or(Err(LoadingError::Slow))?;
-        lock(&self.plugins).insert(hash, plugin.clone());
+        let loaded = Loaded {
+            plugin: plugin.clone(),
+            used: Instant::now(),
+        };
+        lock(&self.shared.plugins).insert(hash, loaded);
         Ok(plugin)
     }
 
-    /// Looks at the database and publishes what is live.
+    /// The plugin of these bytes in the database, loaded.
+    pub async fn load_stored(&self, hash: PluginHash) -> Result<Plugin, LoadStoredError> {
+        if let Some(plugin) = self.shared.find(&hash) {
+            return Ok(plugin);
+        }
+        let client = self.shared.pool.get().await?;
+        let row = client
+            .query_opt(
+                "select bytes from gobo.plugins where hash = $1",
+                &[&hash.0.as_slice()],
+            )
+            .await
+            .map_err(PoolError::Backend)?;
+        drop(client);
+        let bytes: Option<Vec<u8>> = row.and_then(|row| row.get(0));
+        let bytes = bytes.ok_or(LoadStoredError::Forgotten(hash))?;
+        if PluginHash::of(&bytes) != hash {
+            return Err(LoadStoredError::Damaged(hash));
+        }
+        Ok(self.load(bytes).await?)
+    }
+
+    /// Looks at the database and publishes what is there. A plugin that is not in memory is loaded meanwhile, and published
+    /// when it is: it holds nothing else up.
     pub async fn refresh(&self) -> Result<(), PoolError> {
-        let _one_at_a_time = self.refreshing.lock().await;
-        let client = self.pool.get().await?;
+        let shared = &self.shared;
+        let _one_at_a_time = shared.refreshing.lock().await;
+        let client = shared.pool.get().await?;
         let rows = client
-            .query(include_str!("registry/live.sql"), &[])
+            .query(include_str!("registry/generations.sql"), &[])
             .await?
             .iter()
-            .filter_map(Row::read)
+            .filter_map(Facts::read)
             .collect::<Vec<_>>();
-        let old = self.catalog.borrow().clone();
+        drop(client);
+        let old = shared.catalog.borrow().clone();
         let mut catalog = Catalog::default();
-        for row in &rows {
-            match self.plugin(&client, row.hash).await? {
-                Ok(plugin) => catalog.add(&old, row, plugin),
-                Err(reason) => catalog.add_broken(&old, row, reason),
+        for facts in &rows {
+            match shared.find(&facts.hash) {
+                Some(plugin) => catalog.add(&old, facts, plugin),
+                None => match shared.failure(&facts.hash) {
+                    Some(reason) => catalog.add_broken(&old, facts, reason),
+                    None => self.load_meanwhile(facts),
+                },
             }
         }
-        let live: HashSet<PluginHash> = rows.iter().map(|row| row.hash).collect();
-        lock(&self.plugins).retain(|hash, _| live.contains(hash));
-        lock(&self.failures).retain(|hash, _| live.contains(hash));
+        let used: HashSet<PluginHash> = rows.iter().map(|row| row.hash).collect();
+        lock(&shared.plugins)
+            .retain(|hash, loaded| used.contains(hash) || loaded.used.elapsed() < UNUSED);
+        lock(&shared.failures).retain(|hash, _| used.contains(hash));
         if !catalog.same(&old) {
-            self.catalog.send_replace(Arc::new(catalog));
+            shared.catalog.send_replace(Arc::new(catalog));
         }
         Ok(())
+    }
+
+    /// The same, but every plugin is loaded when it returns: for the start.
+    pub async fn refresh_all(&self) -> Result<(), PoolError> {
+        loop {
+            self.refresh().await?;
+            let loaded = self.shared.loaded.notified();
+            if lock(&self.shared.loading).is_empty() {
+                return self.refresh().await;
+            }
+            loaded.await;
+        }
     }
 
     /// Refreshes on every hint and every few seconds, until shutdown.
@@ -231,122 +342,157 @@ impl Registry {
                 tracing::warn!(error, "what is deployed cannot be read now");
                 return;
             }
-            match tokio::time::timeout(LOOK_EVERY, hints.recv()).await {
-                Ok(None) => return,
-                Ok(Some(_)) => while hints.try_recv().is_ok() {},
-                Err(_) => {}
+            tokio::select! {
+                hint = hints.recv() => match hint {
+                    None => return,
+                    Some(_) => while hints.try_recv().is_ok() {},
+                },
+                () = self.shared.loaded.notified() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
     }
 
-    /// A plugin of the database's, or the reason why this engine cannot load it.
-    async fn plugin(
-        &self,
-        client: &deadpool_postgres::Client,
-        hash: PluginHash,
-    ) -> Result<Result<Plugin, String>, tokio_postgres::Error> {
-        if let Some(plugin) = self.loaded(&hash) {
-            return Ok(Ok(plugin));
+    /// Loads a plugin of the database's, or remembers why this engine cannot.
+    fn load_meanwhile(&self, facts: &Facts) {
+        let (hash, projection) = (facts.hash, facts.projection.clone());
+        if !lock(&self.shared.loading).insert(hash) {
+            return;
         }
-        let recently = lock(&self.failures)
-            .get(&hash)
+        let registry = self.clone();
+        tokio::spawn(async move {
+            match registry.load_stored(hash).await {
+                Ok(_) => {}
+                // The next refresh tries again.
+                Err(LoadStoredError::Pool(error)) => {
+                    let error = describe_pool(&error);
+                    tracing::warn!(projection, error, "the plugin cannot be read now");
+                }
+                Err(error) => {
+                    let reason =
+                        format!("this engine cannot load the deployed plugin {hash}: {error}");
+                    tracing::error!(projection, reason);
+                    lock(&registry.shared.failures).insert(hash, (Instant::now(), reason));
+                }
+            }
+            lock(&registry.shared.loading).remove(&hash);
+            registry.shared.loaded.notify_waiters();
+            registry.shared.loaded.notify_one();
+        });
+    }
+}
+
+/// Why a plugin of the database's is not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadStoredError {
+    /// Its bytes were given up long after it was replaced.
+    #[error("the bytes of plugin {0} are not kept any more; deploy its file again")]
+    Forgotten(PluginHash),
+    /// Somebody changed its bytes.
+    #[error(
+        "the bytes stored as plugin {0} are not those that were deployed; deploy the plugin again"
+    )]
+    Damaged(PluginHash),
+    /// It is no usable plugin.
+    #[error(transparent)]
+    Loading(#[from] LoadingError),
+    /// The database is not there.
+    #[error("{}", describe_pool(.0))]
+    Pool(#[from] PoolError),
+}
+
+impl Shared {
+    fn find(&self, hash: &PluginHash) -> Option<Plugin> {
+        let mut plugins = lock(&self.plugins);
+        let loaded = plugins.get_mut(hash)?;
+        loaded.used = Instant::now();
+        Some(loaded.plugin.clone())
+    }
+
+    /// Why it could not be loaded lately.
+    fn failure(&self, hash: &PluginHash) -> Option<String> {
+        lock(&self.failures)
+            .get(hash)
             .filter(|(at, _)| at.elapsed() < RETRY_LOADING)
-            .map(|(_, reason)| reason.clone());
-        if let Some(reason) = recently {
-            return Ok(Err(reason));
-        }
-        let row = client
-            .query_one(
-                "select bytes, name from gobo.plugins where hash = $1",
-                &[&hash.0.as_slice()],
-            )
-            .await?;
-        let (bytes, name): (Vec<u8>, String) = (row.get(0), row.get(1));
-        if PluginHash::of(&bytes) != hash {
-            return Ok(Err(format!(
-                "the bytes stored as plugin {hash} are not those that were deployed; deploy the plugin again"
-            )));
-        }
-        match self.load(bytes).await {
-            Ok(plugin) => Ok(Ok(plugin)),
-            Err(error) => {
-                let reason = format!("this engine cannot load the deployed plugin {hash}: {error}");
-                tracing::error!(projection = name, reason);
-                lock(&self.failures).insert(hash, (Instant::now(), reason.clone()));
-                Ok(Err(reason))
-            }
-        }
-    }
-
-    fn loaded(&self, hash: &PluginHash) -> Option<Plugin> {
-        lock(&self.plugins).get(hash).cloned()
+            .map(|(_, reason)| reason.clone())
     }
 }
 
 impl Catalog {
-    fn add(&mut self, old: &Catalog, row: &Row, plugin: Plugin) {
-        let kept = old.deployed.get(&row.projection).filter(|old| {
-            old.generation == row.generation
-                && old.source == row.source
-                && old.plugin.hash == row.hash
-        });
-        let deployed = kept.cloned().unwrap_or_else(|| {
-            Arc::new(Deployed {
-                projection: row.projection.clone(),
-                generation: row.generation,
-                source: row.source.clone(),
-                plugin,
-            })
-        });
-        let models = deployed.plugin.descriptor.read_models.iter().enumerate();
-        for (index, model) in models {
-            let served = Served {
-                deployed: deployed.clone(),
-                index,
-            };
-            self.models.insert(model.name.clone(), Arc::new(served));
-        }
-        self.deployed.insert(row.projection.clone(), deployed);
+    /// The live generation of a projection.
+    pub fn live(&self, projection: &str) -> Option<&Arc<Deployed>> {
+        self.generations.values().find(|deployed| {
+            deployed.facts.state == State::Live && deployed.facts.projection == projection
+        })
     }
 
-    fn add_broken(&mut self, old: &Catalog, row: &Row, reason: String) {
-        let broken = Broken {
-            projection: row.projection.clone(),
-            generation: row.generation,
-            source: row.source.clone(),
-            hash: row.hash,
-            reason,
-        };
-        let kept = old
-            .broken
-            .get(&row.projection)
-            .filter(|old| ***old == broken);
+    fn add(&mut self, old: &Catalog, facts: &Facts, plugin: Plugin) {
+        let kept = (old.generations.get(&facts.generation)).filter(|old| old.facts == *facts);
+        let deployed = kept.cloned().unwrap_or_else(|| {
+            let facts = facts.clone();
+            Arc::new(Deployed { facts, plugin })
+        });
+        if facts.state == State::Live {
+            let models = deployed.plugin.descriptor.read_models.iter().enumerate();
+            for (index, model) in models {
+                let served = Served {
+                    deployed: deployed.clone(),
+                    index,
+                };
+                self.models.insert(model.name.clone(), Arc::new(served));
+            }
+        }
+        self.generations.insert(facts.generation, deployed);
+    }
+
+    fn add_broken(&mut self, old: &Catalog, facts: &Facts, reason: String) {
+        let facts = facts.clone();
+        let generation = facts.generation;
+        let broken = Broken { facts, reason };
+        let kept = (old.broken.get(&generation)).filter(|old| ***old == broken);
         let broken = kept.cloned().unwrap_or_else(|| Arc::new(broken));
-        self.broken.insert(row.projection.clone(), broken);
+        self.broken.insert(generation, broken);
     }
 
     /// What did not change is shared between pictures, so that comparing pointers is enough.
     fn same(&self, other: &Catalog) -> bool {
-        fn same<T>(one: &HashMap<String, Arc<T>>, other: &HashMap<String, Arc<T>>) -> bool {
+        fn same<T>(one: &HashMap<i64, Arc<T>>, other: &HashMap<i64, Arc<T>>) -> bool {
             one.len() == other.len()
                 && one
                     .iter()
-                    .all(|(name, a)| other.get(name).is_some_and(|b| Arc::ptr_eq(a, b)))
+                    .all(|(id, a)| other.get(id).is_some_and(|b| Arc::ptr_eq(a, b)))
         }
-        same(&self.deployed, &other.deployed) && same(&self.broken, &other.broken)
+        same(&self.generations, &other.generations) && same(&self.broken, &other.broken)
     }
 }
 
-impl Row {
+impl Facts {
     fn read(row: &tokio_postgres::Row) -> Option<Self> {
         let hash: &[u8] = row.get("plugin_hash");
+        let settings: &str = row.get("settings");
         Some(Self {
-            projection: row.get("name"),
+            projection: row.get("projection"),
             generation: row.get("generation"),
             source: row.get("source"),
             hash: PluginHash(hash.try_into().ok()?),
+            state: word(row.get("state"))?,
+            purpose: word(row.get("purpose"))?,
+            bulk: row.get("bulk"),
+            paused: row.get("paused"),
+            until: row.get("until"),
+            until_time: row.get("until_micros"),
+            label: row.get("label"),
+            // What a newer engine wrote there is not this one's to judge.
+            settings: serde_json::from_str(settings).unwrap_or_default(),
         })
     }
+}
+
+/// A word of the database as the value that it stands for. Unknown ones are a newer engine's.
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
+    let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> =
+        serde::de::IntoDeserializer::into_deserializer(text);
+    T::deserialize(text).ok()
 }
 
 /// A poisoned lock guards a map that is whole all the same: each of its changes is one call.

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::db::{Database, describe, describe_pool, is_infrastructure};
 use crate::deploy::Deployer;
 use crate::deploy::watch::Watcher;
+use crate::generations::Generations;
 use crate::host::Host;
 use crate::migrate::{self, MigrateError};
 use crate::ownership::{Activity, Node, Ownership};
@@ -156,8 +157,9 @@ struct Parts {
     database: Database,
     control: Pool,
     sources: Sources,
-    registry: Arc<Registry>,
+    registry: Registry,
     deployer: Arc<Deployer>,
+    generations: Generations,
     progress: Progress,
     activity: Activity,
 }
@@ -175,8 +177,8 @@ async fn start(
     migrate_when_there(&database).await?;
     health.reached(Stage::Loading);
     let host = Host::new(config.plugin_limits(), config.cache_dir()).map_err(ServeError::Host)?;
-    let registry = Arc::new(Registry::new(control.clone(), host));
-    while let Err(error) = registry.refresh().await {
+    let registry = Registry::new(control.clone(), host);
+    while let Err(error) = registry.refresh_all().await {
         let error = describe_pool(&error);
         tracing::warn!(error, "what is deployed cannot be read yet");
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -188,6 +190,7 @@ async fn start(
             registry.clone(),
             config.clone(),
         )),
+        generations: Generations::new(control.clone(), registry.clone(), config.clone()),
         progress: Progress::new(),
         activity,
         config,
@@ -232,6 +235,11 @@ impl Parts {
             let watcher = Watcher::new(folder, self.deployer.clone(), self.control.clone());
             services.spawn(named("watched folder", watcher.run(shutdown.clone())));
         }
+        let deciding = self
+            .generations
+            .clone()
+            .run(self.progress.clone(), shutdown.clone());
+        services.spawn(named("generations", deciding));
         let running = self
             .ownership()
             .run(self.registry.catalog(), shutdown.clone());
@@ -257,6 +265,7 @@ impl Parts {
                 pool: self.control.clone(),
                 registry: self.registry.clone(),
                 deployer: self.deployer.clone(),
+                generations: self.generations.clone(),
                 sources: self.sources.clone(),
                 activity: self.activity.clone(),
                 module_bytes: config.limits.module_bytes,
@@ -276,17 +285,12 @@ impl Parts {
     }
 
     fn ownership(&self) -> Ownership {
-        let config = &self.config;
-        let special = config.projections.keys();
         Ownership {
             db: self.database.clone(),
             node: Node::of_this_process(),
-            lease: Duration::from_secs(config.engine.lease_seconds),
+            lease: Duration::from_secs(self.config.engine.lease_seconds),
             sources: self.sources.by_name(),
-            settings: config.loop_settings(None),
-            special: special
-                .map(|name| (name.clone(), config.loop_settings(Some(name))))
-                .collect(),
+            config: self.config.clone(),
             progress: self.progress.clone(),
             activity: self.activity.clone(),
         }

@@ -7,20 +7,23 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use deadpool_postgres::Pool;
 use futures_util::StreamExt;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::problem::Problem;
-use crate::deploy::{Action, DeployError, Deployer, Origin};
+use crate::deploy::{Action, DeployError, Deployer, Mode, Origin, Request};
+use crate::generations::{GenerationError, Generations};
 use crate::host::LoadError;
 use crate::ownership::Activity;
 use crate::read_model::schema::SchemaError;
-use crate::registry::{LoadingError, Registry};
+use crate::registry::{LoadStoredError, LoadingError, Registry};
 use crate::sources::Sources;
 
 /// Bytes beyond the limit that are read and thrown away.
@@ -32,9 +35,11 @@ pub struct Admin {
     /// Sessions for requests.
     pub pool: Pool,
     /// What is deployed.
-    pub registry: Arc<Registry>,
+    pub registry: Registry,
     /// Deploys.
     pub deployer: Arc<Deployer>,
+    /// Decides about generations.
+    pub generations: Generations,
     /// Where events come from.
     pub sources: Sources,
     /// What the loops of this process do.
@@ -60,31 +65,51 @@ pub fn router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-async fn deploy(State(admin): State<Admin>, body: Body) -> Result<Response, Problem> {
-    deploy_bytes(&admin, None, body).await
+/// What may be asked of a deploy in its URL.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wishes {
+    #[serde(default)]
+    mode: Mode,
+    #[serde(default)]
+    hold: bool,
+}
+
+async fn deploy(
+    State(admin): State<Admin>,
+    wishes: Result<Query<Wishes>, QueryRejection>,
+    body: Body,
+) -> Result<Response, Problem> {
+    deploy_bytes(&admin, None, wishes, body).await
 }
 
 async fn deploy_as(
     State(admin): State<Admin>,
     Path(name): Path<String>,
+    wishes: Result<Query<Wishes>, QueryRejection>,
     body: Body,
 ) -> Result<Response, Problem> {
-    deploy_bytes(&admin, Some(name), body).await
+    deploy_bytes(&admin, Some(name), wishes, body).await
 }
 
 async fn deploy_bytes(
     admin: &Admin,
     name: Option<String>,
+    wishes: Result<Query<Wishes>, QueryRejection>,
     body: Body,
 ) -> Result<Response, Problem> {
+    let Query(wishes) =
+        wishes.map_err(|error| Problem::bad_request("bad_parameter", error.body_text()))?;
     let wasm = read_module(body, admin.module_bytes).await?;
     // A task of its own: a client that goes away does not leave the deploy half done on this node.
     let deployer = admin.deployer.clone();
-    let deploying = tokio::spawn(async move {
-        deployer
-            .deploy(wasm, name.as_deref(), &Origin::Request)
-            .await
-    });
+    let request = Request {
+        expected: name,
+        mode: wishes.mode,
+        hold: wishes.hold,
+        origin: Origin::Request,
+    };
+    let deploying = tokio::spawn(async move { deployer.deploy(wasm, &request).await });
     let outcome = deploying.await.map_err(|_| {
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -94,6 +119,7 @@ async fn deploy_bytes(
     })??;
     let status = match outcome.outcome {
         Action::Created => StatusCode::CREATED,
+        Action::Rebuilding => StatusCode::ACCEPTED,
         Action::Swapped | Action::Unchanged => StatusCode::OK,
     };
     Ok((status, Json(json!(outcome))).into_response())
@@ -143,38 +169,84 @@ impl From<DeployError> for Problem {
             |code| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, text.clone());
         let conflict = |code| Problem::new(StatusCode::CONFLICT, code, text.clone());
         match error {
-            DeployError::Plugin(LoadingError::Refused(
-                LoadError::Module(_) | LoadError::Descriptor(_) | LoadError::Unstable,
-            ))
-            | DeployError::Plugin(LoadingError::Slow) => unprocessable("plugin_refused")
-                .with_hint("What runs now goes on running."),
-            DeployError::Plugin(LoadingError::Refused(LoadError::Describe(_))) => {
-                unprocessable("plugin_refused")
-                    .with_hint("describe() must return at once; what runs now goes on running.")
-            }
-            DeployError::Plugin(LoadingError::Crashed) => {
-                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text)
-            }
+            DeployError::Plugin(error) => error.into(),
             DeployError::Name { .. } => unprocessable("name_mismatch"),
-            DeployError::ReadModelTaken { read_model, owner } => conflict("read_model_taken")
-                .with_details(json!({ "read_model": read_model, "projection": owner })),
+            DeployError::Generation(error) => error.into(),
             DeployError::SourceChanged { .. } => conflict("source_changed"),
             DeployError::TablesChanged { differences, .. } => {
                 conflict("tables_changed").with_details(json!(differences))
             }
-            DeployError::Schema(SchemaError::Taken { schema, name }) => conflict("relation_exists")
+            DeployError::Schema(error) => error.into(),
+            DeployError::Database(error) => error.into(),
+            DeployError::Pool(error) => error.into(),
+        }
+    }
+}
+
+impl From<SchemaError> for Problem {
+    fn from(error: SchemaError) -> Self {
+        let text = error.to_string();
+        match error {
+            SchemaError::Taken { schema, name } => Problem::new(StatusCode::CONFLICT, "relation_exists", text)
                 .with_hint(format!(
                     "Rename or drop \"{schema}\".\"{name}\", rename the read model, or choose another database.read_schema."
                 )),
-            DeployError::Schema(SchemaError::Privilege(_)) => {
+            SchemaError::Dependents { .. } => Problem::new(StatusCode::CONFLICT, "dependent_objects", text)
+                .with_hint("Drop what was built on it, and make it again afterwards: the engine never drops what is not its own."),
+            SchemaError::Privilege(_) => {
                 Problem::new(StatusCode::FORBIDDEN, "database_privilege", text).with_hint(
                     "Grant CREATE on the database to the engine's role, and CREATE on the schema of the views.",
                 )
             }
-            DeployError::Schema(SchemaError::Database(error)) | DeployError::Database(error) => {
-                error.into()
+            SchemaError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<LoadingError> for Problem {
+    fn from(error: LoadingError) -> Self {
+        let text = error.to_string();
+        let refused = Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "plugin_refused",
+            text.clone(),
+        );
+        match error {
+            LoadingError::Refused(LoadError::Describe(_)) => {
+                refused.with_hint("describe() must return at once; what runs now goes on running.")
             }
-            DeployError::Pool(error) => error.into(),
+            LoadingError::Refused(_) | LoadingError::Slow => {
+                refused.with_hint("What runs now goes on running.")
+            }
+            LoadingError::Crashed => {
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text)
+            }
+        }
+    }
+}
+
+impl From<GenerationError> for Problem {
+    fn from(error: GenerationError) -> Self {
+        let text = error.to_string();
+        let conflict = |code| Problem::new(StatusCode::CONFLICT, code, text.clone());
+        match error {
+            GenerationError::NoProjection(_) => Problem::not_found("no_such_projection", text)
+                .with_hint("GET /admin/projections lists them."),
+            GenerationError::NoGeneration { projection, .. } => {
+                Problem::not_found("no_such_generation", text).with_hint(format!(
+                    "GET /admin/projections/{projection}/generations lists them."
+                ))
+            }
+            GenerationError::Conflict(_) => conflict("conflict"),
+            GenerationError::Invalid(_) => Problem::bad_request("invalid", text),
+            GenerationError::ReadModelTaken { read_model, owner } => conflict("read_model_taken")
+                .with_details(json!({ "read_model": read_model, "projection": owner })),
+            GenerationError::Plugin(LoadStoredError::Loading(error)) => error.into(),
+            GenerationError::Plugin(LoadStoredError::Pool(error)) => error.into(),
+            GenerationError::Plugin(_) => conflict("plugin_forgotten"),
+            GenerationError::Schema(error) => error.into(),
+            GenerationError::Pool(error) => error.into(),
+            GenerationError::Database(error) => error.into(),
         }
     }
 }

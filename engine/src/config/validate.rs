@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::read::ConfigError;
-use super::{Config, OWN_SOURCE};
+use super::{Config, OWN_SOURCE, ProjectionSettings};
 
 impl Config {
     /// Checks every value. [`Config::read`] has done so already.
@@ -71,6 +71,7 @@ impl Config {
             database,
             limits,
             engine,
+            generations,
             api,
             ..
         } = self;
@@ -124,6 +125,20 @@ impl Config {
         within("engine.batches_ahead", engine.batches_ahead, 1..=1_000)?;
         within("engine.commit_bytes", engine.commit_bytes, KIB..=GIB / 4)?;
         within("engine.lease_seconds", engine.lease_seconds, 2..=60)?;
+        within("generations.keep", generations.keep, 0..=100)?;
+        within(
+            "generations.replay_hours",
+            generations.replay_hours,
+            1..=100_000,
+        )?;
+        for (name, settings) in &self.projections {
+            settings.check(&format!("projections.{name}."))?;
+        }
+        within(
+            "generations.rebuild_bytes",
+            generations.rebuild_bytes,
+            64 * KIB..=64 * GIB,
+        )?;
         within("api.max_body_bytes", api.max_body_bytes, KIB..=GIB)?;
         within("api.max_connections", api.max_connections, 1..=100_000)?;
         within("api.max_requests", api.max_requests, 1..=100_000)?;
@@ -197,6 +212,29 @@ fn refuse<T>(key: &str, message: impl Into<String>) -> Result<T, ConfigError> {
         key: key.to_owned(),
         message: message.into(),
     })
+}
+
+impl ProjectionSettings {
+    /// Checks every value; `prefix` stands before the keys in errors.
+    pub fn check(&self, prefix: &str) -> Result<(), ConfigError> {
+        const KIB: usize = 1 << 10;
+        const GIB: usize = 1 << 30;
+        let sizes = [
+            ("batch_events", self.batch_events, 1..=1_000_000),
+            ("batch_bytes", self.batch_bytes, KIB..=GIB / 4),
+            ("row_cache_bytes", self.row_cache_bytes, 0..=64 * GIB),
+            ("rebuild_bytes", self.rebuild_bytes, 64 * KIB..=64 * GIB),
+        ];
+        for (key, value, range) in sizes {
+            if let Some(value) = value {
+                within(&format!("{prefix}{key}"), value, range)?;
+            }
+        }
+        match self.linger_ms {
+            Some(linger) => within(&format!("{prefix}linger_ms"), linger, 0..=3_600_000),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use deadpool_postgres::{Pool, PoolError};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-use super::{DeployError, Deployer, Origin, remember};
+use super::{DeployError, Deployer, Mode, Origin, Request, remember};
 use crate::db::describe_pool;
 use crate::host::PluginHash;
 use crate::read_model::schema::SchemaError;
@@ -190,11 +190,16 @@ impl Watcher {
             return Ok(());
         }
         let file = path.display().to_string();
-        let origin = Origin::File {
-            path: path.to_owned(),
-            remembered_as,
+        let request = Request {
+            expected: None,
+            mode: Mode::Auto,
+            hold: false,
+            origin: Origin::File {
+                path: path.to_owned(),
+                remembered_as,
+            },
         };
-        match self.deployer.deploy(bytes, None, &origin).await {
+        match self.deployer.deploy(bytes, &request).await {
             Ok(_) => {
                 self.refused.remove(path);
             }

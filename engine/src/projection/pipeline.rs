@@ -63,6 +63,7 @@ pub(super) async fn run(
         &session.models,
         &session.parked,
         session.checkpoint.position,
+        control.borrow().until,
         ahead_in,
     );
     let commit = commit(&session.writer, commit_out, done_in);
@@ -94,13 +95,14 @@ async fn read(
     models: &Arc<[ReadModel]>,
     parked: &HashSet<String>,
     mut after: Position,
+    until: Option<Position>,
     ahead: mpsc::Sender<Ahead>,
 ) -> Interrupt {
     let types = job.plugin.descriptor.event_types.as_deref();
     let limits = Limits {
         max_events: job.settings.batch_events,
         max_bytes: job.settings.batch_bytes,
-        upto: None,
+        upto: until,
     };
     loop {
         // Waiting for a place first bounds what is in memory.
@@ -113,9 +115,14 @@ async fn read(
         };
         if batch.through <= after {
             drop(place);
+            if until.is_some_and(|until| after >= until) {
+                // Whoever set the end lifts it, or ends the loop.
+                return std::future::pending().await;
+            }
             if let Err(error) = job.source.wait_past(after).await {
                 return error.into();
             }
+            linger(job).await;
             continue;
         }
         after = batch.through;
@@ -127,6 +134,17 @@ async fn read(
             waiting,
             through: after,
         });
+    }
+}
+
+/// Lets more events come in, so that they are processed together; not while a reader waits.
+async fn linger(job: &Job) {
+    if job.settings.linger.is_zero() {
+        return;
+    }
+    tokio::select! {
+        () = tokio::time::sleep(job.settings.linger) => {}
+        () = job.progress.awaited(job.target.generation) => {}
     }
 }
 

@@ -91,7 +91,8 @@ const FRESHNESS: &str = "(select to_char(pg_postmaster_start_time(), 'YYMMDDHH24
 
 fn fresh_from() -> String {
     format!(
-        "(select generation, position from gobo.checkpoints where generation = $1) as c left join gobo.read_models m on m.name = $2 \
+        "(select c.generation, c.position from gobo.checkpoints c join gobo.projections p on p.live = c.generation \
+         where c.generation = $1) as c left join gobo.read_models m on m.name = $2 \
          cross join lateral (select count(*) as count from (select 1 from gobo.dead_letters d \
          where d.generation = c.generation and d.state <> 'discarded' limit {MAX_DEAD_LETTERS}) as letters) as dead"
     )
@@ -188,7 +189,7 @@ impl Builder {
             Condition::Any(conditions) => format!("({})", self.joined(conditions, " or ", "false")),
             Condition::Not(condition) => format!("(not {})", self.condition(condition)),
             Condition::Compare(field, comparator, text) => {
-                let value = self.bind(*field, oid(field.kind), text.clone());
+                let value = self.bind(*field, field.kind.oid(), text.clone());
                 format!("({} {} {value})", column(*field), operator(*comparator))
             }
             Condition::In(field, values) => self.one_of(*field, values),
@@ -209,7 +210,7 @@ impl Builder {
             ColumnType::Array(_) => {
                 let mut parts = Vec::new();
                 for value in values {
-                    let value = self.bind(field, oid(field.kind), value.clone());
+                    let value = self.bind(field, field.kind.oid(), value.clone());
                     parts.push(format!("{} = {value}", column(field)));
                 }
                 format!("({})", parts.join(" or "))
@@ -224,7 +225,7 @@ impl Builder {
             .zip(values)
             .map(|(sort, value)| {
                 let text = value.clone()?;
-                Some(self.bind(sort.field, oid(sort.field.kind), text))
+                Some(self.bind(sort.field, sort.field.kind.oid(), text))
             })
             .collect();
         if let Some(row) = row_comparison(sort, &bound) {
@@ -320,13 +321,6 @@ fn order_by(alias: &str, sort: &[Sort<'_>]) -> String {
 
 fn column(field: Field<'_>) -> String {
     format!("t.{}", quote(field.name))
-}
-
-fn oid(kind: ColumnType) -> u32 {
-    match kind {
-        ColumnType::Scalar(scalar) => scalar.oid(),
-        ColumnType::Array(scalar) => scalar.array_oid(),
-    }
 }
 
 /// An array literal: every element quoted.

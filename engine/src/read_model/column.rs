@@ -129,6 +129,14 @@ impl ColumnType {
         })
     }
 
+    /// The type's oid.
+    pub fn oid(self) -> u32 {
+        match self {
+            ColumnType::Scalar(scalar) => scalar.oid(),
+            ColumnType::Array(scalar) => scalar.array_oid(),
+        }
+    }
+
     /// Whether the type may be part of a key: its equality must be that of its bytes.
     pub fn may_be_key(self) -> bool {
         match self {

@@ -13,7 +13,7 @@ use crate::sources::Sources;
 
 /// Publishes the read models whenever what is deployed changes, and looks again when a reader finds a generation gone.
 pub(super) async fn run(
-    registry: Arc<Registry>,
+    registry: Registry,
     sources: Sources,
     models: watch::Sender<Models>,
     refresh: Arc<Notify>,
@@ -41,23 +41,23 @@ pub(super) fn publish(registry: &Registry, sources: &Sources, models: &watch::Se
     let old = models.borrow().clone();
     let mut new = HashMap::new();
     for (name, served) in &catalog.models {
-        let deployed = &served.deployed;
-        let Some(upstream) = sources.upstream(&deployed.source) else {
+        let facts = &served.deployed.facts;
+        let Some(upstream) = sources.upstream(&facts.source) else {
             // Told where it matters: the projection's own status.
             continue;
         };
         let kept = old.get(name).filter(|old| {
-            old.generation == deployed.generation
-                && old.projection == deployed.projection
+            old.generation == facts.generation
+                && old.projection == facts.projection
                 && old.model == *served.model()
                 && old.upstream.head.same_channel(&upstream.head)
         });
         let live = kept.cloned().unwrap_or_else(|| {
             Arc::new(LiveModel {
                 model: served.model().clone(),
-                projection: deployed.projection.clone(),
-                generation: deployed.generation,
-                schema: generation_schema(deployed.generation),
+                projection: facts.projection.clone(),
+                generation: facts.generation,
+                schema: generation_schema(facts.generation),
                 upstream: upstream.clone(),
             })
         });

@@ -116,7 +116,13 @@ async fn status(admin: &Admin, row: &Row) -> Value {
     let owned: bool = row.get("owned");
     let stored: Option<&str> = row.get("error");
     let stored = stored.and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let broken = admin.registry.catalog().borrow().broken.get(name).cloned();
+    let broken = admin
+        .registry
+        .catalog()
+        .borrow()
+        .broken
+        .get(&generation)
+        .cloned();
     let upstream = admin.sources.get(source).map(source_trouble);
     let (state, error) = match (broken, stored, upstream) {
         (Some(broken), _, _) => ("failed", json!({ "message": broken.reason })),

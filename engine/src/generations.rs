@@ -1,0 +1,121 @@
+//! Generations: begun beside the live one, promoted, rolled back, kept, dropped.
+//!
+//! Every decision is one transaction under one lock, so that a crash leaves either the state before it or the state after
+//! it. What takes time (filling tables, following events) is the loop's; what has to happen when a loop has come far enough
+//! is the [`service`]'s, on whichever node notices first.
+
+mod begin;
+mod collect;
+mod promote;
+pub mod service;
+
+use std::sync::Arc;
+
+use deadpool_postgres::{Pool, PoolError};
+use tokio_postgres::Transaction;
+
+use crate::config::Config;
+use crate::db::describe;
+use crate::host::PluginHash;
+use crate::read_model::schema::SchemaError;
+use crate::registry::{LoadStoredError, Registry};
+pub(crate) use begin::{Plan, begin, cancel_candidate, record, reserve_names};
+pub use promote::Promoted;
+
+/// Deploys, promotions and the like of one database wait for each other.
+pub(crate) const LOCK: i64 = 0x676f_626f_0002;
+
+/// Decides about generations in one database. Clones are the same.
+#[derive(Clone)]
+pub struct Generations {
+    pool: Pool,
+    registry: Registry,
+    config: Arc<Config>,
+}
+
+/// Why nothing was done. The text names the cause and the fix.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerationError {
+    /// There is no such projection.
+    #[error("there is no projection \"{0}\"")]
+    NoProjection(String),
+    /// The projection has no such generation.
+    #[error("projection \"{projection}\" has no generation {what}")]
+    NoGeneration {
+        /// The projection.
+        projection: String,
+        /// Which one was asked for.
+        what: String,
+    },
+    /// It cannot be done in the state that things are in.
+    #[error("{0}")]
+    Conflict(String),
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// A read model of this name belongs to another projection.
+    #[error(
+        "read model \"{read_model}\" belongs to projection \"{owner}\": names of read models are unique in a database, give this one another name"
+    )]
+    ReadModelTaken {
+        /// The read model.
+        read_model: String,
+        /// The projection that has it.
+        owner: String,
+    },
+    /// The plugin cannot be loaded.
+    #[error(transparent)]
+    Plugin(#[from] LoadStoredError),
+    /// Tables or views cannot be made.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The database is not there.
+    #[error("{}", crate::db::describe_pool(.0))]
+    Pool(#[from] PoolError),
+    /// The database did not do it.
+    #[error("{}", describe(.0))]
+    Database(#[from] tokio_postgres::Error),
+}
+
+impl Generations {
+    /// Decides for the database behind `pool`.
+    pub fn new(pool: Pool, registry: Registry, config: Arc<Config>) -> Self {
+        Self {
+            pool,
+            registry,
+            config,
+        }
+    }
+
+    /// This node need not wait for its own notification.
+    async fn look_again(&self) {
+        if let Err(error) = self.registry.refresh().await {
+            let error = crate::db::describe_pool(&error);
+            tracing::warn!(error, "done; the registry will look again soon");
+        }
+    }
+}
+
+/// Makes the transaction one that decides: whoever is told of it finds it done, also after a crash, and no other one
+/// decides meanwhile.
+pub(crate) async fn decide(transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
+    transaction
+        .batch_execute("set local synchronous_commit = on; set local lock_timeout = '10s'")
+        .await?;
+    transaction
+        .execute("select pg_advisory_xact_lock($1)", &[&LOCK])
+        .await
+        .map(drop)
+}
+
+/// Tells every node to look.
+pub(crate) async fn tell(transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
+    transaction
+        .batch_execute("select pg_notify('gobo_control', '')")
+        .await
+}
+
+/// A hash as the database gives it. What is no hash was not written by an engine.
+pub(crate) fn hash_of(bytes: &[u8]) -> PluginHash {
+    PluginHash(bytes.try_into().unwrap_or_default())
+}

@@ -1,0 +1,10 @@
+-- Generation $1 of projection $2 is gone, and with it the names of read models that no other generation has.
+with gone as (
+    delete from gobo.generations where id = $1
+)
+delete from gobo.read_models m
+ where m.projection = $2
+   and not exists (select from gobo.generations g
+                     join pg_namespace n on n.nspname = 'gobo_g' || g.id
+                     join pg_class c on c.relnamespace = n.oid and c.relname = m.name
+                    where g.projection = $2 and g.id <> $1)
