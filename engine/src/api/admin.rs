@@ -1,7 +1,7 @@
 //! `/admin/projections`: deploy, status, logs, dead letters, restart.
 
-mod letters;
-mod status;
+pub(crate) mod letters;
+pub(crate) mod status;
 
 use std::sync::Arc;
 
