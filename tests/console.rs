@@ -3,6 +3,7 @@
 use gobo_tests::{Database, Gobo, PATIENCE, wait_until};
 use serde_json::{Value, json};
 
+use crate::foreign::{SHOP, shop};
 use crate::scene::{Event, Scene, raw};
 
 const PARK: &str =
@@ -501,4 +502,45 @@ async fn a_large_event_is_shown_by_its_beginning() {
     let shown = page(&scene.gobo, "/console/projections/raw", 200);
     assert_shows(&shown, &["&quot;do&quot;:&quot;error&quot;", "more bytes"]);
     assert!(shown.len() < 40_000, "{} bytes", shown.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_dead_letters_are_turned_over_page_by_page() {
+    let scene = Scene::new(PARK, &["ledger"]).await;
+    let events: Vec<Event> = (0..103).map(|n| booked("a", n, 1)).collect();
+    let positions = scene.append(&events).await;
+    scene.wait_for("ledger", positions[102]);
+    let count = |page: &str| page.matches("<li id=\"event-").count();
+    let first = page(&scene.gobo, &format!("{LEDGER}?stream_id=a"), 200);
+    assert_shows(&first, &["103 events could not be processed"]);
+    assert_eq!(count(&first), 100);
+    let (link, _) = first.split_once("\">Further dead letters").unwrap();
+    let (_, link) = link.rsplit_once("href=\"").unwrap();
+    let (link, _) = link.split_once('#').unwrap();
+    let second = page(&scene.gobo, &link.replace("&amp;", "&"), 200);
+    assert_eq!(count(&second), 3);
+    let last = format!("<li id=\"event-{}\"", positions[102]);
+    assert_shows(&second, &["those of stream", "those after event", &last]);
+    assert!(!second.contains("Further dead letters"), "{second}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_a_foreign_table_is_shown_too_and_one_that_is_gone_is_said_to_be() {
+    let database = shop().await;
+    let gobo = Gobo::start(database.url(), &format!("{SHOP}policy = \"park\"\n"));
+    gobo.deploy("page-views").expect(201);
+    let insert = "insert into shop_events (visitor, kind, payload) values (7, 'PageViewed', '{\"oops\": 1}')";
+    database.execute(insert).await;
+    let path = "/console/projections/page-views";
+    let shown = wait_until("the dead letter", || {
+        let shown = page(&gobo, path, 200);
+        match shown.contains("<li id=") {
+            true => Ok(shown),
+            false => Err(shown),
+        }
+    });
+    assert_shows(&shown, &["visit-7", "{&quot;oops&quot;: 1}"]);
+    database.execute("delete from shop_events").await;
+    let shown = page(&gobo, path, 200);
+    assert_shows(&shown, &["The event is not in the source any more"]);
 }

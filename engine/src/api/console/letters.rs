@@ -153,8 +153,8 @@ fn stream(path: &str, stream_id: &str, letters: &[&(Letter, Content)]) -> Markup
                     button { "Retry this stream" }
                 }
                 (discard(
-                    "Discard this stream\u{2019}s \u{2026}",
-                    "Give up all of its dead letters",
+                    "Discard all of this stream \u{2026}",
+                    "Discard all",
                     &format!("{path}/discard?stream_id={encoded}&whole_stream=true"),
                 ))
             }
@@ -170,8 +170,13 @@ fn one(path: &str, letter: &Letter, content: &Content) -> Markup {
                 strong { (text::number(letter.position)) } " " code { (letter.event_type) } " "
                 (state(letter)) " "
                 span.soft {
-                    (letter.attempts) @if letter.attempts == 1 { " attempt" } @else { " attempts" }
-                    ", since " time datetime=(letter.created_at) { (text::moment(&letter.created_at)) }
+                    // What waits behind another has not been tried on its own account.
+                    @match (letter.state, letter.attempts) {
+                        (LetterState::Behind, _) => {}
+                        (_, 1) => "1 attempt, ",
+                        (_, attempts) => { (attempts) " attempts, " }
+                    }
+                    "since " time datetime=(letter.created_at) { (text::moment(&letter.created_at)) }
                 }
             }
             @if let Some(message) = &letter.message { pre.said { (message) } }
@@ -183,7 +188,7 @@ fn one(path: &str, letter: &Letter, content: &Content) -> Markup {
             @if letter.state != LetterState::Behind {
                 (discard(
                     "Discard this event \u{2026}",
-                    "Give it up",
+                    "Discard",
                     &format!(
                         "{path}/discard?position={}&stream_id={}", letter.position, encode(&letter.stream_id)
                     ),

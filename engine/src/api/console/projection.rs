@@ -129,7 +129,7 @@ fn read_models(status: &Status) -> Markup {
 fn log(lines: &[Line]) -> Markup {
     html! {
         section aria-labelledby="log" {
-            h2 #log { "Log" }
+            h2 #log { "Log, the latest first" }
             @if lines.is_empty() {
                 p.soft { "The plugin has logged nothing." }
             } @else {
