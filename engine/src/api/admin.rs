@@ -1,8 +1,8 @@
 //! `/admin/projections`: deploy, status, generations, logs, dead letters, restart.
 
-mod generations;
-mod letters;
-mod status;
+pub(crate) mod generations;
+pub(crate) mod letters;
+pub(crate) mod status;
 
 use std::sync::Arc;
 

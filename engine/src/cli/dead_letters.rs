@@ -12,7 +12,8 @@ use super::engine::{Engine, EngineArgs, encoded};
   gobo dead-letters list orders
   gobo dead-letters retry orders
   gobo dead-letters retry orders --stream order-17
-  gobo dead-letters discard orders --position 4711 --reason \"duplicate of 4710, checked with sales\"")]
+  gobo dead-letters discard orders --position 4711 --reason \"duplicate of 4710, checked with sales\"
+  gobo dead-letters discard orders --stream test-1 --whole-stream --reason \"a test\"")]
 pub struct DeadLettersArgs {
     #[command(subcommand)]
     action: Action,
@@ -48,6 +49,9 @@ enum Action {
         /// The one at this position.
         #[arg(long)]
         position: Option<i64>,
+        /// All of the stream, not only its first one.
+        #[arg(long, requires = "stream", conflicts_with = "position")]
+        whole_stream: bool,
         /// Why it is given up; kept with it.
         #[arg(long)]
         reason: String,
@@ -80,16 +84,27 @@ pub fn run(args: &DeadLettersArgs) -> Result<()> {
             projection,
             stream,
             position,
+            whole_stream,
             reason,
         } => {
-            let body = json!({ "stream_id": stream, "position": position, "reason": reason });
+            let body = json!({
+                "stream_id": stream, "position": position, "whole_stream": whole_stream, "reason": reason,
+            });
             let answer: Value = engine.post(&path(projection, "/discard"), &body.to_string())?;
-            println!(
-                "discarded event {} of stream {}; {} that waited behind it are tried again",
-                answer["discarded"]["position"],
-                answer["discarded"]["stream_id"],
-                answer["retried"]
+            let (first, stream) = (
+                &answer["discarded"]["position"],
+                &answer["discarded"]["stream_id"],
             );
+            match whole_stream {
+                true => println!(
+                    "discarded {} events of stream {stream}, from event {first} on",
+                    answer["count"]
+                ),
+                false => println!(
+                    "discarded event {first} of stream {stream}; {} that waited behind it are tried again",
+                    answer["retried"]
+                ),
+            }
         }
     }
     Ok(())

@@ -126,6 +126,7 @@ fn print_banner(args: &DevArgs, config: &Config, cluster: Option<&Cluster>, plug
     );
     eprintln!("  read       curl {web}/read/READ_MODEL");
     eprintln!("  status     curl {web}/admin/projections");
+    eprintln!("  console    {web}/console");
     eprintln!("  Ctrl-C stops everything");
     eprintln!();
 }

@@ -122,6 +122,20 @@ impl Reader {
         Ok(())
     }
 
+    /// The event at `position`, in a batch that is empty when there is none. For people who look at it: it need not be
+    /// settled.
+    pub async fn event_at(&mut self, position: Position) -> Result<Batch, SourceError> {
+        let head = self.head().await?;
+        let limits = Limits {
+            max_events: 1,
+            // Never reached: PostgreSQL's own values end here.
+            max_bytes: 1 << 30,
+            upto: Some(position),
+        };
+        let before = position.saturating_sub(1);
+        self.read(&head, before, position, None, &limits).await
+    }
+
     /// When the oldest event after `position` was stored; `None` when there is none.
     pub async fn oldest_after(
         &mut self,

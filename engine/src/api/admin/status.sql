@@ -1,8 +1,8 @@
 -- Every projection with the state of its live generation, or of all its generations if $2; $1 names one, or is null.
 select p.name, g.source, g.id as generation, g.plugin_hash, pl.version,
        g.state as stage, g.purpose, g.reason, g.hold, g.bulk, g.paused, g.until, g.label, g.trouble,
-       to_json(g.created_at)::text as created_at, to_json(g.promoted_at)::text as promoted_at,
-       to_json(g.expires_at)::text as expires_at,
+       to_json(g.created_at) #>> '{}' as created_at, to_json(g.promoted_at) #>> '{}' as promoted_at,
+       to_json(g.expires_at) #>> '{}' as expires_at,
        c.position, c.error::text as error, c.diverged,
        l.owner_name, l.owner is not null and l.expires_at > clock_timestamp() as owned,
        (select count(*) from gobo.dead_letters d
