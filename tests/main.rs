@@ -18,6 +18,7 @@ mod readme;
 mod recovery;
 mod sandbox;
 mod scene;
+mod sdk;
 mod source;
 mod store;
 mod streams;
