@@ -9,6 +9,7 @@ mod contract;
 mod dead_letters;
 mod deploy;
 mod foreign;
+mod http;
 mod import;
 mod migrate;
 mod orders;
