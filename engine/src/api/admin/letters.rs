@@ -3,9 +3,10 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use deadpool_postgres::{Object, Transaction};
+use deadpool_postgres::{Client, Transaction};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -18,22 +19,55 @@ use crate::api::problem::Problem;
 const MAX_LETTERS: i64 = 1_000;
 const MAX_REASON: usize = 1_000;
 
+/// Which dead letters are listed: those after a position, in order.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    after: Option<i64>,
+    limit: Option<i64>,
+}
+
 pub(super) async fn list(
     State(admin): State<Admin>,
     Path(name): Path<String>,
+    page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
+    let Query(Page { after, limit }) =
+        page.map_err(|error| Problem::bad_request("bad_parameter", error.body_text()))?;
+    let limit = limit.unwrap_or(MAX_LETTERS);
+    if !(1..=MAX_LETTERS).contains(&limit) {
+        return Err(Problem::bad_request(
+            "bad_parameter",
+            format!("limit is a number from 1 to {MAX_LETTERS}"),
+        ));
+    }
     let client = admin.pool.get().await?;
-    let generation = live_generation(&client, &name).await?;
+    let (letters, next) = letters(&client, &name, after.unwrap_or(0), limit).await?;
+    Ok(Json(json!({ "dead_letters": letters, "next": next })))
+}
+
+/// At most `limit` dead letters after a position, in order, and the position to go on after when there are more.
+pub(super) async fn letters(
+    client: &Client,
+    name: &str,
+    after: i64,
+    limit: i64,
+) -> Result<(Vec<Value>, Option<i64>), Problem> {
+    let generation = live_generation(client, name).await?;
+    // One more than is shown tells whether there are more.
     let rows = client
         .query(
             "select json_build_object('position', position, 'stream_id', stream_id, 'event_type', event_type, \
                     'event_id', event_id, 'state', state, 'message', message, 'attempts', attempts, 'retry', retry, \
-                    'created_at', created_at, 'updated_at', updated_at)::text \
-               from gobo.dead_letters where generation = $1 order by position limit $2",
-            &[&generation, &MAX_LETTERS],
+                    'created_at', created_at, 'updated_at', updated_at)::text, position \
+               from gobo.dead_letters where generation = $1 and position > $2 order by position limit $3",
+            &[&generation, &after, &(limit + 1)],
         )
         .await?;
-    Ok(Json(json!({ "dead_letters": parsed(&rows) })))
+    let shown = rows.len().min(usize::try_from(limit).unwrap_or(0));
+    let (shown, more) = rows.split_at(shown);
+    let last = shown.last().map(|row| row.get(1));
+    Ok((parsed(shown), last.filter(|_| !more.is_empty())))
 }
 
 #[derive(Default, Deserialize)]
@@ -173,7 +207,7 @@ pub(super) async fn restart(
 }
 
 /// A transaction for what an operator decides: it must not be lost with the last moments before a crash.
-async fn durable(client: &mut Object) -> Result<Transaction<'_>, Problem> {
+async fn durable(client: &mut Client) -> Result<Transaction<'_>, Problem> {
     let transaction = client.transaction().await?;
     transaction
         .batch_execute("set local synchronous_commit = on")
