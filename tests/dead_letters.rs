@@ -407,6 +407,14 @@ async fn every_dead_letter_is_listed_page_by_page() {
         assert_eq!(problem["code"], "bad_parameter", "{query}");
     }
 
+    let wrong = json!({"position": "4", "reason": "twice"});
+    let refused = scene
+        .gobo
+        .post(&format!("{path}/discard"), &wrong)
+        .expect(400)
+        .json();
+    assert_eq!(refused["details"]["path"], "position", "{refused}");
+
     let list = |more: &[&str]| {
         stdout(
             &scene,

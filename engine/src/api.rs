@@ -1,6 +1,7 @@
 //! The HTTP face: one router, composed of one room per concern.
 
 pub mod admin;
+mod body;
 mod drain;
 pub mod guard;
 pub mod health;

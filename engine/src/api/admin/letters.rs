@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Admin;
 use super::status::{live_generation, parsed};
+use crate::api::body;
 use crate::api::problem::Problem;
 
 /// Dead letters in one answer.
@@ -222,9 +223,7 @@ async fn wake(transaction: &Transaction<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A body of JSON whatever its content type; an empty one counts as `{}`.
-fn json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body)
-        .map_err(|error| Problem::bad_request("bad_json", format!("the request's body: {error}")))
+/// A body may be left out where every member may be.
+fn json_body<T: DeserializeOwned>(given: &[u8]) -> Result<T, Problem> {
+    body::object(if given.is_empty() { b"{}" } else { given })
 }
