@@ -5,6 +5,7 @@
 
 mod boundaries;
 mod cluster;
+mod commands;
 mod contract;
 mod dead_letters;
 mod deploy;
