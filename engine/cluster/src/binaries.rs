@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use crate::install;
 use crate::machine::Machine;
 
-/// The oldest PostgreSQL that is started.
-pub const OLDEST_MAJOR: u32 = 13;
+/// The oldest PostgreSQL that is started: older ones are refused by the engine.
+pub const OLDEST_MAJOR: u32 = 14;
 
 /// One installed PostgreSQL server.
 #[derive(Clone, Debug, PartialEq, Eq)]

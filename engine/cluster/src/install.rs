@@ -161,7 +161,7 @@ fn install_on(machine: &Machine) -> Result<Binaries> {
 /// How to get a newer version than the distribution's usual one.
 pub(crate) fn newer(machine: &Machine) -> String {
     match Manager::of(machine) {
-        // Enterprise Linux 8 installs version 10 unless told otherwise.
+        // Enterprise Linux 8 installs version 10 and 9 version 13, unless told otherwise.
         Some(Manager::Dnf) => {
             let sudo = if machine.is_root() { "" } else { "sudo " };
             format!(

@@ -166,16 +166,20 @@ fn an_installation_without_server_programs_says_so() {
 }
 
 #[test]
-fn the_version_of_enterprise_linux_8_is_named_as_too_old_with_the_way_out() {
-    let machine = StandIn::new(0);
-    machine.dnf("package /bin 10.23");
-    machine.expect_refusal(
-        &[
-            "bin is too old: version 13 or newer is needed",
-            "run:  dnf module reset postgresql && dnf module install postgresql:16/server",
-        ],
-        "dnf install -y postgresql-server\n",
-    );
+fn the_versions_of_older_enterprise_linuxes_are_named_as_too_old_with_the_way_out() {
+    for version in ["10.23", "13.20"] {
+        let machine = StandIn::new(0);
+        machine.dnf(&format!("package /bin {version}"));
+        let (major, _) = version.split_once('.').unwrap();
+        machine.expect_refusal(
+            &[
+                &format!("PostgreSQL {major} in "),
+                "bin is too old: version 14 or newer is needed",
+                "run:  dnf module reset postgresql && dnf module install postgresql:16/server",
+            ],
+            "dnf install -y postgresql-server\n",
+        );
+    }
 }
 
 #[test]
