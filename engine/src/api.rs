@@ -1,7 +1,9 @@
 //! The HTTP face: one router, composed of one room per concern.
 
 pub mod admin;
+mod body;
 pub mod console;
+mod drain;
 pub mod guard;
 pub mod health;
 pub mod problem;

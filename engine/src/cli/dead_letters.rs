@@ -6,10 +6,14 @@ use serde_json::{Value, json};
 
 use super::engine::{Engine, EngineArgs, encoded};
 
+/// Dead letters that are asked for at once.
+const PAGE: u64 = 1_000;
+
 /// List, retry or discard the events that a projection could not process.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   gobo dead-letters list orders
+  gobo dead-letters list orders --limit 20 --after 4711
   gobo dead-letters retry orders
   gobo dead-letters retry orders --stream order-17
   gobo dead-letters discard orders --position 4711 --reason \"duplicate of 4710, checked with sales\"
@@ -27,7 +31,13 @@ enum Action {
     List {
         /// The projection.
         projection: String,
-        /// Print the engine's answer as JSON.
+        /// Only those after this position.
+        #[arg(long)]
+        after: Option<i64>,
+        /// At most so many [default: all].
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+        /// Print them as one JSON object.
         #[arg(long)]
         json: bool,
     },
@@ -68,12 +78,15 @@ pub fn run(args: &DeadLettersArgs) -> Result<()> {
         )
     };
     match &args.action {
-        Action::List { projection, json } => {
-            let answer: Value = engine.get(&path(projection, ""))?;
-            match json {
-                true => println!("{answer:#}"),
-                false => print(&answer),
-            }
+        Action::List {
+            projection,
+            after,
+            limit,
+            json,
+        } => {
+            let path = path(projection, "");
+            let (after, limit) = (after.unwrap_or(0), limit.unwrap_or(u64::MAX));
+            list(&engine, &path, after, limit, *json)?;
         }
         Action::Retry { projection, stream } => {
             let body = json!({ "stream_id": stream }).to_string();
@@ -110,25 +123,49 @@ pub fn run(args: &DeadLettersArgs) -> Result<()> {
     Ok(())
 }
 
-fn print(answer: &Value) {
-    let letters = answer["dead_letters"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
-    if letters.is_empty() {
-        println!("no dead letters");
-    }
-    for letter in letters {
-        let text = |member: &str| letter[member].as_str().unwrap_or_default();
-        println!(
-            "{:>12}  {:9}  {}  {}  (attempts: {})",
-            letter["position"].to_string(),
-            text("state"),
-            text("stream_id"),
-            text("event_type"),
-            letter["attempts"],
-        );
-        for line in text("message").lines() {
-            println!("              {line}");
+/// Prints page after page; JSON is gathered first, since it is one object.
+fn list(engine: &Engine, path: &str, mut after: i64, mut limit: u64, json: bool) -> Result<()> {
+    let mut gathered = Vec::new();
+    let mut seen = false;
+    let next = loop {
+        let page = limit.min(PAGE);
+        let mut answer: Value = engine.get(&format!("{path}?after={after}&limit={page}"))?;
+        let letters = match answer["dead_letters"].take() {
+            Value::Array(letters) => letters,
+            _ => Vec::new(),
+        };
+        limit = limit.saturating_sub(letters.len() as u64);
+        seen |= !letters.is_empty();
+        match json {
+            true => gathered.extend(letters),
+            false => letters.iter().for_each(print),
         }
+        match answer["next"].as_i64() {
+            Some(next) if limit > 0 => after = next,
+            next => break next,
+        }
+    };
+    if json {
+        println!("{:#}", json!({ "dead_letters": gathered, "next": next }));
+    } else if !seen {
+        println!("no dead letters");
+    } else if let Some(next) = next {
+        println!("There are more: --after {next}");
+    }
+    Ok(())
+}
+
+fn print(letter: &Value) {
+    let text = |member: &str| letter[member].as_str().unwrap_or_default();
+    println!(
+        "{:>12}  {:9}  {}  {}  (attempts: {})",
+        letter["position"].to_string(),
+        text("state"),
+        text("stream_id"),
+        text("event_type"),
+        letter["attempts"],
+    );
+    for line in text("message").lines() {
+        println!("              {line}");
     }
 }

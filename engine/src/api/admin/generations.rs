@@ -198,7 +198,9 @@ impl Pace {
         let (now, position) = (Instant::now(), report.status.position);
         if let Some((at, before)) = self.seen {
             let lately = (position - before).max(0) as f64 / (now - at).as_secs_f64().max(0.001);
-            let rate = self.positions_per_second.map_or(lately, |rate| rate + 0.3 * (lately - rate));
+            let rate = self
+                .positions_per_second
+                .map_or(lately, |rate| rate + 0.3 * (lately - rate));
             self.positions_per_second = Some(rate);
         }
         self.seen = Some((now, position));

@@ -3,9 +3,10 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use deadpool_postgres::{Object, Transaction};
+use deadpool_postgres::{Client, Transaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::status::{live_generation, parsed};
+use crate::api::body;
 use crate::api::problem::Problem;
 use crate::event::Position;
 
@@ -55,8 +57,11 @@ pub(crate) enum LetterState {
 /// Which dead letters of a projection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Which<'a> {
-    /// Every one, in order.
-    All,
+    /// Every one after `after`, in order.
+    All {
+        /// A position.
+        after: Position,
+    },
     /// Those after `after` about which nobody has decided, of one stream or of all, in order.
     Open {
         stream_id: Option<&'a str>,
@@ -66,12 +71,39 @@ pub(crate) enum Which<'a> {
     Discarded,
 }
 
+/// Which dead letters are listed: those after a position, in order.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    after: Option<i64>,
+    limit: Option<i64>,
+}
+
 pub(super) async fn list(
     State(admin): State<Admin>,
     Path(name): Path<String>,
+    page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let letters = letters(&admin, &name, Which::All, MAX_LETTERS).await?;
-    Ok(Json(json!({ "dead_letters": letters })))
+    let Query(Page { after, limit }) =
+        page.map_err(|error| Problem::bad_request("bad_parameter", error.body_text()))?;
+    let limit = limit.unwrap_or(MAX_LETTERS);
+    if !(1..=MAX_LETTERS).contains(&limit) {
+        return Err(Problem::bad_request(
+            "bad_parameter",
+            format!("limit is a number from 1 to {MAX_LETTERS}"),
+        ));
+    }
+    let which = Which::All {
+        after: after.unwrap_or(0),
+    };
+    // One more than is shown tells whether there are more.
+    let mut shown = letters(&admin, &name, which, limit + 1).await?;
+    let is_more = shown.len() as i64 > limit;
+    shown.truncate(usize::try_from(limit).unwrap_or(0));
+    let next = shown.last().map(|letter| letter.position);
+    Ok(Json(
+        json!({ "dead_letters": shown, "next": next.filter(|_| is_more) }),
+    ))
 }
 
 /// At most `limit` dead letters of a projection.
@@ -84,7 +116,7 @@ pub(crate) async fn letters(
     let client = admin.pool.get().await?;
     let generation = live_generation(&client, name).await?;
     let (wanted, stream_id, after) = match which {
-        Which::All => ("true order by position", None, 0),
+        Which::All { after } => ("true order by position", None, after),
         Which::Open { stream_id, after } => {
             ("state <> 'discarded' order by position", stream_id, after)
         }
@@ -321,7 +353,7 @@ pub(crate) async fn try_again(admin: &Admin, name: &str) -> Result<bool, Problem
 }
 
 /// A transaction for what an operator decides: it must not be lost with the last moments before a crash.
-async fn durable(client: &mut Object) -> Result<Transaction<'_>, Problem> {
+async fn durable(client: &mut Client) -> Result<Transaction<'_>, Problem> {
     let transaction = client.transaction().await?;
     transaction
         .batch_execute("set local synchronous_commit = on")
@@ -337,8 +369,6 @@ async fn wake(transaction: &Transaction<'_>) -> Result<(), Problem> {
 }
 
 /// A body of JSON whatever its content type; an empty one counts as `{}`.
-pub(super) fn json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body)
-        .map_err(|error| Problem::bad_request("bad_json", format!("the request's body: {error}")))
+pub(super) fn json_body<T: DeserializeOwned>(given: &[u8]) -> Result<T, Problem> {
+    body::object(if given.is_empty() { b"{}" } else { given })
 }
