@@ -29,6 +29,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "0002_projections.sql",
         sql: include_str!("../migrations/0002_projections.sql"),
     },
+    Migration {
+        version: 3,
+        name: "0003_per_stream.sql",
+        sql: include_str!("../migrations/0003_per_stream.sql"),
+    },
 ];
 
 /// Keeps engines that start at once from migrating at once.
