@@ -286,7 +286,8 @@ impl Cache {
         let size = |key: &Bytes, entry: &Entry| key.len() + entry.bytes() + ENTRY_OVERHEAD;
         self.young_bytes += size(&key, &entry);
         if let Some(replaced) = self.young[model].insert(key.clone(), entry) {
-            self.young_bytes -= size(&key, &replaced);
+            // Rows that moved on because they are pinned were not counted again.
+            self.young_bytes = self.young_bytes.saturating_sub(size(&key, &replaced));
         }
         if self.young_bytes > self.bound {
             self.rotate();
@@ -317,6 +318,19 @@ mod tests {
             fields: key(n),
             owner: None,
         })
+    }
+
+    #[test]
+    fn a_pinned_row_that_has_moved_on_can_be_replaced_by_a_smaller_one() {
+        let mut cache = Cache::new(1, 4 * (ENTRY_OVERHEAD + 16));
+        cache.put(0, key(0), row(0), 1);
+        // The third entry is one too many for the young half, and so is the third after it.
+        for n in 1..=5 {
+            cache.put(0, key(n), row(n), 0);
+        }
+        assert_eq!(cache.young_bytes, 0, "{:?}", cache.young[0].keys());
+        cache.put(0, key(0), None, 1);
+        assert_eq!(cache.get(0, &key(0)), Some(None));
     }
 
     #[test]
