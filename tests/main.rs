@@ -15,6 +15,7 @@ mod http;
 mod import;
 mod migrate;
 mod orders;
+mod per_stream;
 mod query;
 mod race;
 mod readme;
