@@ -25,6 +25,7 @@ pub mod runtime;
 pub mod sources;
 pub mod registry;
 pub mod deploy;
+pub mod generations;
 pub mod ownership;
 pub mod api;
 pub mod config;

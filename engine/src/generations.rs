@@ -1,0 +1,3 @@
+//! What is done with generations side by side.
+
+pub mod diff;
