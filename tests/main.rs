@@ -8,6 +8,7 @@ mod cluster;
 mod contract;
 mod dead_letters;
 mod deploy;
+mod diff_tables;
 mod foreign;
 mod import;
 mod migrate;

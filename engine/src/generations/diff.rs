@@ -202,7 +202,7 @@ fn matched(
 ) -> Result<Matched, DiffError> {
     let database = |error| failure(error, pair, name);
     let counts: Vec<i64> = row.try_get("counts").map_err(database)?;
-    let changed_by_column: Vec<i64> = row.try_get("columns").map_err(database)?;
+    let (rows, columns) = counts.split_at(counts.len().min(3));
     let sample = |column: &str| row.try_get::<_, String>(column).map_err(database);
     let answer = |source| DiffError::Answer {
         read_model: name.to_owned(),
@@ -217,7 +217,7 @@ fn matched(
             .map_err(answer)?,
         changed: comparison.changes(&sample("changed")?).map_err(answer)?,
     };
-    let kind = |place: usize| counts.get(place).copied().unwrap_or(0);
+    let kind = |place: usize| rows.get(place).copied().unwrap_or(0);
     let (added, removed, changed) = (kind(0), kind(1), kind(2));
     Ok(Matched {
         a: count_a,
@@ -226,7 +226,7 @@ fn matched(
         removed,
         changed,
         key: comparison.key(),
-        columns: comparison.columns(&changed_by_column),
+        columns: comparison.columns(columns),
         samples,
     })
 }

@@ -72,8 +72,8 @@ impl<'a> Comparison<'a> {
         })
     }
 
-    /// One row: `counts` of rows added, removed and changed; `columns`, the count for each column that is compared; and
-    /// the samples `added`, `removed` and `changed` as JSON.
+    /// One row: `counts` of rows added, removed and changed, then of changes in each column that is compared; and the
+    /// samples `added`, `removed` and `changed` as JSON.
     ///
     /// Rows that are equal are sorted out by one comparison of them whole, while they are joined. The rows that differ go
     /// with their keys and one flag per column into a store that spills to disk, from which all answers are taken, so the
@@ -86,8 +86,7 @@ impl<'a> Comparison<'a> {
    where a.{first} is null or b.{first} is null{differs}
 )
 select (select array[count(*) filter (where kind = 'b'), count(*) filter (where kind = 'a'),
-                     count(*) filter (where kind = 'c')] from found) as counts,
-       (select array[{counts}]::bigint[] from found where kind = 'c') as columns,
+                     count(*) filter (where kind = 'c'){counts}] from found) as counts,
        {added} as added,
        {removed} as removed,
        {changed} as changed",
@@ -99,7 +98,7 @@ select (select array[count(*) filter (where kind = 'b'), count(*) filter (where 
             on = self.on("a", |name| format!("b.{}", quote(name))),
             first = quote(self.key[0]),
             differs = self.differs(),
-            counts = self.flags(|flag| format!("count(*) filter (where {flag})")),
+            counts = self.found_counts(),
             added = self.row_samples(Side::B),
             removed = self.row_samples(Side::A),
             changed = self.change_samples(),
@@ -132,6 +131,14 @@ select (select array[count(*) filter (where kind = 'b'), count(*) filter (where 
             .collect()
     }
 
+    /// The flags of rows that only one side has say nothing.
+    fn found_counts(&self) -> String {
+        let flags = 0..self.compared.len();
+        flags
+            .map(|place| format!(", count(*) filter (where kind = 'c' and d{place})"))
+            .collect()
+    }
+
     fn differs(&self) -> String {
         let list = |alias: &str| {
             let names = self.compared.iter().map(|(name, _)| quote(name));
@@ -160,11 +167,6 @@ select (select array[count(*) filter (where kind = 'b'), count(*) filter (where 
             let place = self.key.iter().position(|key| *key == name);
             format!("f.k{}", place.unwrap_or(0))
         })
-    }
-
-    fn flags(&self, write: impl Fn(&str) -> String) -> String {
-        let flags = (0..self.compared.len()).map(|place| write(&format!("d{place}")));
-        flags.collect::<Vec<_>>().join(", ")
     }
 
     fn key_order(&self, alias: &str) -> String {
@@ -211,12 +213,13 @@ select (select array[count(*) filter (where kind = 'b'), count(*) filter (where 
             });
             cut(&values.collect::<Vec<_>>())
         };
+        let flags = (0..self.compared.len()).map(|place| format!("f.d{place}"));
         format!(
             "(select coalesce(json_agg(json_build_array(array[{keys}]::text[], array[{flags}]::bool[],
                  {values_a}, {values_b}) order by {order}), '[]')::text
           from {first} f join {a} a on {on_a} join {b} b on {on_b})",
             keys = self.key_order("f"),
-            flags = self.flags(|flag| format!("f.{flag}")),
+            flags = flags.collect::<Vec<_>>().join(", "),
             values_a = side("a"),
             values_b = side("b"),
             order = self.key_order("f"),
