@@ -216,7 +216,7 @@ async fn a_projection_s_page_lists_its_dead_letters_per_stream_in_order_with_the
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_retried_in_order_by_a_button() {
     let (scene, positions) = parked().await;
-    scene.gobo.deploy("ledger-mended").expect(200);
+    scene.gobo.swap("ledger-mended").expect(200);
     let said = press(&scene.gobo, &format!("{LEDGER}/retry?stream_id=a"), "");
     assert_shows(&said, &["3 dead letters are tried again"]);
     scene.wait_for_letters("ledger", &[(positions[2], "b", "failed")]);
@@ -317,7 +317,7 @@ async fn a_projection_that_stopped_is_restarted_by_a_button() {
     let said = press(&scene.gobo, &format!("{LEDGER}/restart"), "");
     assert_shows(&said, &["tries again from its checkpoint"]);
     scene.wait_for_stop("ledger");
-    scene.gobo.deploy("ledger-mended").expect(200);
+    scene.gobo.swap("ledger-mended").expect(200);
     scene.wait_for("ledger", positions[1]);
     assert_eq!(history(&scene, "a").await, " 1-0 2-5");
     let said = press(&scene.gobo, &format!("{LEDGER}/restart"), "");

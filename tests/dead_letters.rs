@@ -76,7 +76,7 @@ async fn a_projection_stops_in_front_of_the_event_and_goes_on_with_mended_code()
     }
     assert_eq!(history(&scene, "b").await, " 5-0");
     assert_eq!(scene.letters("ledger"), []);
-    scene.gobo.deploy("ledger-mended").expect(200);
+    scene.gobo.swap("ledger-mended").expect(200);
     scene.wait_for("ledger", positions[3]);
     assert_eq!(
         scene.rows("accounts").await,
@@ -151,7 +151,7 @@ async fn parked_streams_wait_in_order_while_others_go_on_and_end_up_as_in_a_clea
     let done = i64::try_from(events.len() - expected.len()).unwrap();
     assert_eq!(scene.database.query_i64(booked).await, done);
     // Mended code alone changes nothing for those that wait, nor for those that come.
-    scene.gobo.deploy("ledger-mended").expect(200);
+    scene.gobo.swap("ledger-mended").expect(200);
     let stream = expected[0].1;
     let late = scene
         .append(&[(stream.to_owned(), "Booked", json!({"amount": 7}))])
@@ -282,7 +282,7 @@ async fn a_skipped_event_is_named_and_its_late_retry_marks_the_generation_as_div
     });
     scene.wait_for_letters("ledger", &skipped);
     assert_eq!(scene.status("ledger")["diverged"], false);
-    scene.gobo.deploy("ledger-mended").expect(200);
+    scene.gobo.swap("ledger-mended").expect(200);
     let said = stdout(
         &scene,
         &["dead-letters", "retry", "ledger", "--stream", "a"],

@@ -119,6 +119,7 @@ fn the_flow_never_calls_the_control_plane() {
         "sources",
         "registry",
         "deploy",
+        "generations",
         "ownership",
         "api",
         "config",

@@ -4,6 +4,7 @@ pub mod append;
 pub mod dead_letters;
 pub mod deploy;
 pub mod dev;
+pub mod diff;
 pub mod engine;
 pub mod events;
 pub mod generations;
