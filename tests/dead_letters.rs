@@ -426,6 +426,19 @@ async fn every_dead_letter_is_listed_page_by_page() {
     assert!(some.contains(" 22  ") && some.contains(" 24  "), "{some}");
     assert_eq!(some.matches("no fees").count(), 2);
     assert!(some.ends_with("There are more: --after 24\n"), "{some}");
+    // Whoever reads along may have seen enough, as `head` has.
+    let mut unread = std::process::Command::new(gobo_tests::gobo_binary())
+        .args(["dead-letters", "list", "ledger", "--url", scene.gobo.url()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(unread.stdout.take());
+    let ended = unread.wait_with_output().unwrap();
+    assert!(
+        ended.status.success() && ended.stderr.is_empty(),
+        "{ended:?}"
+    );
     let all: Value = serde_json::from_str(&list(&["--json"])).unwrap();
     assert_eq!(all["dead_letters"].as_array().unwrap().len(), 2300);
     assert_eq!(all["next"], Value::Null);

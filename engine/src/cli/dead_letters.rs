@@ -1,5 +1,7 @@
 //! `gobo dead-letters`: events that a projection could not process.
 
+use std::io::{self, Write};
+
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -125,6 +127,7 @@ pub fn run(args: &DeadLettersArgs) -> Result<()> {
 
 /// Prints page after page; JSON is gathered first, since it is one object.
 fn list(engine: &Engine, path: &str, mut after: i64, mut limit: u64, json: bool) -> Result<()> {
+    let mut out = io::stdout().lock();
     let mut gathered = Vec::new();
     let mut seen = false;
     let next = loop {
@@ -138,7 +141,9 @@ fn list(engine: &Engine, path: &str, mut after: i64, mut limit: u64, json: bool)
         seen |= !letters.is_empty();
         match json {
             true => gathered.extend(letters),
-            false => letters.iter().for_each(print),
+            false => letters
+                .iter()
+                .try_for_each(|letter| print(&mut out, letter))?,
         }
         match answer["next"].as_i64() {
             Some(next) if limit > 0 => after = next,
@@ -146,26 +151,32 @@ fn list(engine: &Engine, path: &str, mut after: i64, mut limit: u64, json: bool)
         }
     };
     if json {
-        println!("{:#}", json!({ "dead_letters": gathered, "next": next }));
+        writeln!(
+            out,
+            "{:#}",
+            json!({ "dead_letters": gathered, "next": next })
+        )?;
     } else if !seen {
-        println!("no dead letters");
+        writeln!(out, "no dead letters")?;
     } else if let Some(next) = next {
-        println!("There are more: --after {next}");
+        writeln!(out, "There are more: --after {next}")?;
     }
     Ok(())
 }
 
-fn print(letter: &Value) {
+fn print(out: &mut impl Write, letter: &Value) -> io::Result<()> {
     let text = |member: &str| letter[member].as_str().unwrap_or_default();
-    println!(
+    writeln!(
+        out,
         "{:>12}  {:9}  {}  {}  (attempts: {})",
         letter["position"].to_string(),
         text("state"),
         text("stream_id"),
         text("event_type"),
         letter["attempts"],
-    );
+    )?;
     for line in text("message").lines() {
-        println!("              {line}");
+        writeln!(out, "              {line}")?;
     }
+    Ok(())
 }
