@@ -224,3 +224,234 @@ impl Convoys {
         member
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{write_count, write_field};
+
+    const CAPACITY: usize = 8 * 400;
+
+    /// One event of the type `kind` at each position in `(after, through]`.
+    fn batch(after: Position, through: Position, kind: &str) -> Batch {
+        let mut batch = Batch::empty(through);
+        for position in after + 1..=through {
+            let mut tuple = Vec::new();
+            write_count(&mut tuple, 9);
+            write_field(&mut tuple, Some(&position.to_be_bytes()));
+            for text in ["stream", "\0\0\0\0\0\0\0\0", kind, "{}"] {
+                write_field(&mut tuple, Some(text.as_bytes()));
+            }
+            write_field(&mut tuple, None);
+            write_field(&mut tuple, Some(&[7; 16]));
+            write_field(&mut tuple, Some(&0i64.to_be_bytes()));
+            write_field(&mut tuple, Some(&0i64.to_be_bytes()));
+            batch.push(&tuple).unwrap();
+        }
+        batch
+    }
+
+    struct Road {
+        convoys: Convoys,
+        now: Instant,
+        a: Vec<String>,
+        b: Vec<String>,
+    }
+
+    impl Road {
+        fn new() -> Self {
+            Self {
+                convoys: Convoys::new(CAPACITY),
+                now: Instant::now(),
+                a: vec!["a".into()],
+                b: vec!["b".into()],
+            }
+        }
+
+        /// What reader `id` has to do; the readers 1 and 2 want other types, the rest want all.
+        fn ask(&mut self, id: Id, after: Position) -> String {
+            self.ask_in(1, id, after)
+        }
+
+        fn ask_in(&mut self, epoch: u64, id: Id, after: Position) -> String {
+            let (a, b) = (self.a.clone(), self.b.clone());
+            let types = match id {
+                1 => Some(&a[..]),
+                2 => Some(&b[..]),
+                _ => None,
+            };
+            let ask = Ask {
+                id,
+                after,
+                types,
+                epoch,
+            };
+            match self.convoys.next(&ask, self.now) {
+                Next::Take(batches, through) => format!("take {} to {through}", batches.len()),
+                Next::Alone(Position::MAX) => "alone".into(),
+                Next::Alone(bound) => format!("alone to {bound}"),
+                Next::Lead(chunk) => {
+                    let types = chunk.types.map_or("all".into(), |types| types.join("+"));
+                    format!("lead {types} from {}", chunk.after)
+                }
+                Next::Wait => "wait".into(),
+            }
+        }
+
+        /// Reader `id`, who leads, has read for everybody.
+        fn push(&mut self, id: Id, after: Position, through: Position, types: Option<&[&str]>) {
+            let chunk = Chunk {
+                after,
+                types: types.map(|types| types.iter().map(|t| (*t).to_owned()).collect()),
+                max_bytes: 0,
+            };
+            let ask = Ask {
+                id,
+                after,
+                types: None,
+                epoch: 1,
+            };
+            self.convoys.push(&ask, chunk, batch(after, through, "a"));
+            self.convoys.resign(id);
+        }
+
+        fn pass(&mut self, milliseconds: u64) {
+            self.now += Duration::from_millis(milliseconds);
+        }
+    }
+
+    #[test]
+    fn one_reads_for_all_that_are_near() {
+        let mut road = Road::new();
+        assert_eq!(road.ask(1, 0), "alone");
+        assert_eq!(road.ask(2, 0), "lead a+b from 0");
+        assert_eq!(road.ask(1, 0), "wait");
+        road.push(2, 0, 3, Some(&["a", "b"]));
+        assert_eq!(road.ask(1, 0), "take 1 to 3");
+        assert_eq!(road.ask(1, 3), "lead a+b from 3");
+        assert_eq!(road.ask(2, 1), "take 1 to 3");
+        assert_eq!(road.ask(2, 3), "wait");
+        road.push(1, 3, 5, Some(&["a", "b"]));
+        assert_eq!(road.ask(2, 3), "take 1 to 5");
+        // Who is left has the rest, and goes on alone.
+        road.convoys.leave(2);
+        assert_eq!(road.ask(1, 4), "take 1 to 5");
+        assert_eq!(road.ask(1, 5), "alone");
+    }
+
+    #[test]
+    fn who_joins_reads_alone_what_was_not_read_for_it() {
+        let mut road = Road::new();
+        assert_eq!(road.ask(1, 100), "alone");
+        assert_eq!(road.ask(2, 50), "alone to 100");
+        assert_eq!(road.ask(2, 100), "lead a+b from 100");
+        road.push(2, 100, 103, Some(&["a", "b"]));
+        assert_eq!(road.ask(3, 90), "alone to 100");
+        assert_eq!(road.ask(3, 100), "alone to 103");
+        assert_eq!(road.ask(3, 103), "lead all from 103");
+        road.push(3, 103, 105, None);
+        assert_eq!(road.ask(1, 100), "take 2 to 105");
+        assert_eq!(road.ask(3, 103), "take 1 to 105");
+    }
+
+    #[test]
+    fn readers_that_are_far_apart_do_not_wait_for_each_other() {
+        let mut road = Road::new();
+        let far = 5 * REACH;
+        assert_eq!(road.ask(1, far), "alone");
+        assert_eq!(road.ask(2, 0), "alone");
+        assert_eq!(road.ask(3, 0), "lead all from 0");
+        road.push(3, 0, 3, None);
+        assert_eq!(road.ask(2, 0), "take 1 to 3");
+        assert_eq!(road.ask(1, far + 10), "alone");
+        // One that goes back belongs to others.
+        assert_eq!(road.ask(1, 1), "take 1 to 3");
+    }
+
+    #[test]
+    fn nobody_is_stuck_behind_one_that_does_not_come_back_with_what_it_read() {
+        let mut road = Road::new();
+        assert_eq!(road.ask(1, 0), "alone");
+        assert_eq!(road.ask(2, 0), "lead a+b from 0");
+        road.convoys.resign(2);
+        assert_eq!(road.ask(1, 0), "lead a+b from 0");
+        road.convoys.part(1);
+        road.convoys.resign(1);
+        assert_eq!(road.ask(2, 0), "alone");
+        assert_eq!(road.ask(3, 0), "lead all from 0");
+        assert_eq!(road.ask(2, 0), "wait");
+        road.pass(10_000);
+        assert_eq!(road.ask(2, 0), "lead all from 0");
+        // Too late: somebody else does it now.
+        road.push(3, 0, 9, None);
+        assert_eq!(road.ask(3, 0), "wait");
+        road.push(2, 0, 7, None);
+        assert_eq!(road.ask(3, 0), "take 1 to 7");
+    }
+
+    /// Reader 3 has read ahead until it has to wait for reader 4, which stays at 0.
+    fn full() -> (Road, Position) {
+        let mut road = Road::new();
+        assert_eq!(road.ask(4, 0), "alone");
+        let mut after = 0;
+        loop {
+            match &road.ask(3, after)[..] {
+                "wait" => return (road, after),
+                _ => road.push(3, after, after + 3, None),
+            }
+            after += 3;
+            assert!(after < 100, "the window is never full");
+        }
+    }
+
+    #[test]
+    fn a_full_window_is_waited_for_and_then_the_slow_stay_behind_together() {
+        let (mut road, front) = full();
+        assert_eq!(road.ask(5, 0), format!("take {} to {front}", front / 3));
+        for _ in 0..19 {
+            road.pass(100);
+            assert_eq!(road.ask(3, front), "wait");
+        }
+        road.pass(200);
+        assert_eq!(road.ask(3, front), "alone");
+        assert_eq!(road.ask(4, 0), "lead all from 0");
+        assert_eq!(road.ask(5, 0), "wait");
+        road.push(4, 0, front, None);
+        assert_eq!(road.ask(4, 0), format!("take 1 to {front}"));
+        // It has caught up.
+        assert_eq!(road.ask(4, front), format!("lead all from {front}"));
+        assert_eq!(road.ask(3, front), "wait");
+    }
+
+    #[test]
+    fn a_slow_one_that_goes_on_is_not_left_behind() {
+        let (mut road, mut front) = full();
+        for round in 0..50 {
+            for _ in 0..5 {
+                assert_eq!(road.ask(3, front), "wait");
+                road.pass(100);
+            }
+            let first = (round + 1) * 3;
+            assert!(road.ask(4, first - 3).starts_with("take"));
+            assert!(road.ask(4, first).starts_with("take"));
+            assert_eq!(road.ask(3, front), format!("lead all from {front}"));
+            road.push(3, front, front + 3, None);
+            front += 3;
+            road.pass(500);
+        }
+    }
+
+    #[test]
+    fn nothing_is_served_that_another_session_vouched_for() {
+        let mut road = Road::new();
+        assert_eq!(road.ask(1, 0), "alone");
+        assert_eq!(road.ask(3, 0), "lead all from 0");
+        road.push(3, 0, 3, None);
+        assert_eq!(road.ask(1, 0), "take 1 to 3");
+        assert_eq!(road.ask_in(2, 1, 0), "lead all from 0");
+        assert_eq!(road.ask_in(1, 3, 0), "alone");
+        // Read in the first epoch.
+        road.push(1, 0, 3, None);
+        assert_eq!(road.ask_in(2, 3, 0), "lead all from 0");
+    }
+}
