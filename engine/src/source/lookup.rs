@@ -1,5 +1,7 @@
 //! Questions to a source that are not "what comes next": when, and which events of one stream.
 
+use std::ops::RangeInclusive;
+
 use serde_json::Value;
 use tokio_postgres::SimpleQueryMessage;
 
@@ -8,6 +10,9 @@ use super::reader::SPAN;
 use super::{Limits, Reader, SafeHead, SourceError};
 use crate::db::{self, Cause, RawParam};
 use crate::event::{Batch, Micros, Position};
+
+/// What PostgreSQL takes as a `timestamptz`, the infinities excepted (its manual, "Date/Time Types").
+const TIMES: RangeInclusive<Micros> = -211_813_488_000_000_000..=9_223_371_331_199_999_999;
 
 /// How a stream's events can be found.
 enum Way {
@@ -27,6 +32,7 @@ impl Reader {
         let (client, table) = self.session(&head).await?;
         let lost = |e: tokio_postgres::Error| failed(&e, table.name());
         let sql = client.prepare(&table.later_sql()).await.map_err(lost)?;
+        let time = time.clamp(*TIMES.start(), *TIMES.end());
         let time = RawParam(time.to_be_bytes().to_vec());
         let mut after = 0;
         while after < safe {
