@@ -122,23 +122,27 @@ async fn sessions_that_are_killed_while_they_read_for_others_are_survived() {
     let alone = read_at_once([0; 3].map(|_| source.reader())).await;
     let readers = [0; 3].map(|_| source.rebuilding_reader());
     let shared = tokio::spawn(read_at_once(readers));
-    // First those of the readers, then the tail's too.
-    for sessions in ["gobo reader", "gobo %"] {
+    // Who reads at this moment, then all of them, the tail too; and once more.
+    let mut killed = 0;
+    for sessions in [
+        "reader' and state = 'active",
+        "%",
+        "reader' and state = 'active",
+        "%",
+    ] {
         let kill = format!(
             "select count(pg_terminate_backend(pid)) from pg_stat_activity
-              where datname = current_database() and application_name like '{sessions}' and state = 'active'
-                and pid <> pg_backend_pid()"
+              where datname = current_database() and application_name like 'gobo {sessions}'"
         );
-        for _ in 0..3 {
-            wait_for("a session that reads", async || {
-                match database.query_i64(&kill).await {
-                    0 if !shared.is_finished() => Err(0),
-                    killed => Ok(killed),
-                }
-            })
-            .await;
-        }
+        killed += wait_for("a session that reads", async || {
+            match database.query_i64(&kill).await {
+                0 if !shared.is_finished() => Err(0),
+                killed => Ok(killed),
+            }
+        })
+        .await;
     }
+    assert!(killed > 1);
     assert!(alone == shared.await.unwrap());
 }
 

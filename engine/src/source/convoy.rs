@@ -13,8 +13,9 @@
 //!   not come back within [`ABSENCE`], is no longer waited for.
 //! - An event that does not fit stops only those that want it: who cannot read for everybody reads for itself.
 //!
-//! Nothing here is awaited and nothing here reads: [`Convoys::next`] says what a reader has to do now. All of the
-//! windows together hold what the source's ring may hold, and one more chunk per convoy.
+//! Nothing here is awaited and nothing here reads: [`Convoys::next`] says what a reader has to do now. The windows divide
+//! among them as many bytes as the source's ring may hold; one that is too large, because another one has begun, takes
+//! nothing more until it is small enough.
 
 mod group;
 
@@ -109,8 +110,8 @@ impl Convoys {
             self.epoch = ask.epoch;
         }
         let key = self.place(ask, now);
-        let sharing = self.convoys.values().filter(|convoy| convoy.len() > 1);
-        let share = self.capacity / sharing.count().max(1);
+        let holding = self.convoys.values().filter(|convoy| convoy.may_hold());
+        let share = self.capacity / holding.count().max(1);
         let convoy = self.convoys.entry(key).or_default();
         convoy.advance(ask.id, ask.after, now);
         if let Some(next) = convoy.serve(ask, now) {

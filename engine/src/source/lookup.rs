@@ -82,7 +82,7 @@ impl Reader {
         let found = self.read(&head, selection(path), &limits).await;
         match found {
             // Sorting may come upon an event that does not fit before its turn, and does not know which one it is.
-            Err(SourceError::Refused(_)) if path == Path::Stream => {
+            Err(SourceError::Refused(_)) if path != Path::Position => {
                 self.read(&head, selection(Path::Position), &limits).await
             }
             found => found,

@@ -64,6 +64,11 @@ impl Convoy {
         self.members.len()
     }
 
+    /// Whether it has a window, or is about to have one.
+    pub(super) fn may_hold(&self) -> bool {
+        self.window.is_some() || self.members.len() > 1
+    }
+
     pub(super) fn has(&self, id: Id) -> bool {
         self.members.iter().any(|member| member.id == id)
     }
