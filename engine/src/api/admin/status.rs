@@ -44,6 +44,21 @@ pub(crate) struct Status {
     pub(crate) dead_letters: i64,
     pub(crate) read_models: Vec<Published>,
     pub(crate) source: String,
+    /// What is on its way to replace it.
+    pub(crate) candidate: Option<Candidate>,
+}
+
+/// A generation that is on its way to be the live one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Candidate {
+    pub(crate) generation: i64,
+    pub(crate) position: Position,
+    /// Whether it waits for an operator to promote it.
+    pub(crate) hold: bool,
+    /// Why it cannot be promoted now.
+    pub(crate) trouble: Option<String>,
+    /// Why it has stopped.
+    pub(crate) error: Option<StopError>,
 }
 
 /// A read model of a projection.
@@ -278,6 +293,9 @@ async fn status(admin: &Admin, row: &Row) -> Status {
         dead_letters: row.get("dead_letters"),
         read_models,
         source: source.to_owned(),
+        candidate: row
+            .get::<_, Option<&str>>("candidate")
+            .and_then(|text| serde_json::from_str(text).ok()),
     }
 }
 
