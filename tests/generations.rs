@@ -2,6 +2,7 @@
 
 mod commands;
 mod deploys;
+mod nodes;
 mod readers;
 mod switch;
 
