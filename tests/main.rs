@@ -12,6 +12,7 @@ mod foreign;
 mod import;
 mod migrate;
 mod orders;
+mod per_stream;
 mod query;
 mod race;
 mod readme;

@@ -69,7 +69,7 @@ fn crashes() -> Vec<Case> {
         ),
         (
             json!({"do": "bad_need"}),
-            &["key 0: its read model is not one of the 2"],
+            &["key 0: its read model is not one of the 3"],
         ),
         (
             json!({"do": "need_wrong_key"}),
@@ -178,7 +178,7 @@ fn frames() -> Vec<Case> {
         ),
         (
             json!({"do": "model_out_of_range"}),
-            &["change 0: its read model is not one of the 2"],
+            &["change 0: its read model is not one of the 3"],
         ),
         (
             json!({"do": "bad_operation"}),

@@ -34,6 +34,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "0003_generations.sql",
         sql: include_str!("../migrations/0003_generations.sql"),
     },
+    Migration {
+        version: 4,
+        name: "0004_per_stream.sql",
+        sql: include_str!("../migrations/0004_per_stream.sql"),
+    },
 ];
 
 /// Keeps engines that start at once from migrating at once.

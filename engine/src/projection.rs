@@ -6,6 +6,7 @@
 
 mod batch;
 mod dead_letter;
+mod late;
 mod pipeline;
 mod policy;
 mod session;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::Interrupt;
+use super::late::{Lookout, Seen};
 use crate::change::{Change, Invalid, Need, decode_changes, decode_needs};
 use crate::db::{Cause, cause, describe};
 use crate::event::Batch;
 use crate::host::{CallError, Instance, Limits, LogLine, Plugin, Slot, Step};
 use crate::read_model::ReadModel;
-use crate::read_model::rows::Rows;
+use crate::read_model::rows::{Owner, Row, Rows};
 use crate::read_model::writer::{ChangeSet, LogRecord, TwoStreams};
 
 /// A batch after `begin`, which needs no row and so may run ahead of the batches before it.
@@ -37,11 +38,12 @@ pub(super) struct Executed {
     pub(super) batch: Batch,
     pub(super) changes: Vec<Change>,
     pub(super) logs: Vec<LogRecord>,
+    pub(super) seen: Seen,
 }
 
 impl Executed {
     /// Adds what the batch did to `set`, and lets later batches see it: its rows are pinned until commit number `commit`.
-    /// After an error `set` holds a part of the batch, and is to be dropped.
+    /// After an error `set` and `rows` hold a part of the batch: the one is to be dropped, the other cleared.
     pub(super) fn add_to(
         &self,
         set: &mut ChangeSet,
@@ -49,12 +51,19 @@ impl Executed {
         models: &[ReadModel],
         commit: u64,
     ) -> Result<(), TwoStreams> {
-        set.add(&self.batch, &self.changes, models)?;
         for change in &self.changes {
-            rows.apply(change, commit);
+            let (model, event) = (&models[change.model], change.event as usize);
+            let owner = model.per_stream.then(|| Owner {
+                stream: self.batch.stream_id(event).into(),
+                position: self.batch.events()[event].position,
+            });
+            let stream = owner.as_ref().map(|owner| owner.stream.clone());
+            set.add(&self.batch, change, model, stream)?;
+            rows.apply(change, owner, commit);
         }
         if let Some(last) = self.batch.events().last() {
             set.applied = Some((last.position, last.event_id));
+            self.seen.note(last.position, &self.changes, models, set);
         }
         set.through = set.through.max(self.batch.through);
         set.logs.extend(self.logs.iter().cloned());
@@ -130,6 +139,7 @@ pub(super) async fn finish(
     rows: &mut Rows,
     models: &Arc<[ReadModel]>,
     limits: &Limits,
+    mut lookout: Lookout<'_>,
 ) -> Result<Result<Executed, Trouble>, Interrupt> {
     let Begun {
         batch,
@@ -145,6 +155,7 @@ pub(super) async fn finish(
                     batch,
                     changes,
                     logs,
+                    seen: lookout.end(),
                 }));
             }
             Ok(Next::Need(needs)) => needs,
@@ -156,7 +167,8 @@ pub(super) async fn finish(
             next = Err(exceeded);
             continue;
         }
-        let answer = match rows.answer(&needs, limits.memory_bytes).await {
+        let saw = |need: &Need, row: Option<&Row>| lookout.saw(need, row);
+        let answer = match rows.answer(&needs, limits.memory_bytes, saw).await {
             Ok(Some(answer)) => answer,
             Ok(None) => {
                 next = Err(Failure::Exceeded(format!(

@@ -1,6 +1,7 @@
 //! Dead letters that an operator asked to retry: each stream's in order, until one fails again.
 
 use super::Interrupt;
+use super::batch::Executed;
 use super::policy::refused;
 use super::session::{Session, dead_letter};
 use crate::event::{Batch, Position};
@@ -12,13 +13,16 @@ pub(super) async fn retry(session: &mut Session<'_>) -> Result<(), Interrupt> {
         let letters = session.writer.dead_letters_of(&stream).await?;
         let mut all_settled = true;
         for (position, skipped) in letters {
-            if !retry_one(session, position, skipped).await? {
+            if !retry_one(session, &stream, position, skipped).await? {
                 all_settled = false;
                 break;
             }
         }
         if all_settled {
             session.parked.remove(&stream);
+            if session.parked.is_empty() {
+                session.writer.forget_absent(&session.checkpoint).await?;
+            }
         }
         session.writer.retried(&stream).await?;
     }
@@ -28,6 +32,7 @@ pub(super) async fn retry(session: &mut Session<'_>) -> Result<(), Interrupt> {
 /// Gives whether the event could be processed now.
 async fn retry_one(
     session: &mut Session<'_>,
+    stream: &str,
     position: Position,
     skipped: bool,
 ) -> Result<bool, Interrupt> {
@@ -51,9 +56,10 @@ async fn retry_one(
     }
     let mut set = session.change_set();
     set.settled.push(position);
-    // Rows that other streams, or later events of this one, have changed since may come out otherwise than in a replay.
-    set.diverged = skipped || !session.models.iter().all(|model| model.per_stream);
-    let failed = match session.execute(batch.clone()).await? {
+    let failed = match session
+        .execute(batch.clone(), Some((stream, position)))
+        .await?
+    {
         Err(trouble) => Some((trouble.message, trouble.logs)),
         Ok(executed) => match session.take_over(&executed, &mut set) {
             Err(trouble) => Some((trouble.message, trouble.logs)),
@@ -61,6 +67,11 @@ async fn retry_one(
                 // The checkpoint is ahead of this event and stays where it is.
                 set.through = session.checkpoint.position;
                 set.applied = None;
+                if let Some(reason) =
+                    divergence(session, &executed, stream, position, skipped).await?
+                {
+                    set.diverge(position, &reason);
+                }
                 match session.commit(&set, executed.batch.len()).await? {
                     Ok(()) => None,
                     Err(message) => Some((message, executed.logs)),
@@ -80,4 +91,35 @@ async fn retry_one(
         .push(dead_letter(&batch, 0, state, Some(message)));
     refused(session.commit(&set, 0).await?)?;
     Ok(false)
+}
+
+/// Why the rows may come out otherwise than in a replay, what the event has read excepted, which [`super::late`] looks at.
+async fn divergence(
+    session: &Session<'_>,
+    executed: &Executed,
+    stream: &str,
+    position: Position,
+    skipped: bool,
+) -> Result<Option<String>, Interrupt> {
+    if session.checkpoint.diverged {
+        return Ok(None);
+    }
+    if skipped {
+        return Ok(Some(format!(
+            "an event of stream \"{stream}\" was skipped, and processed after the events that follow it"
+        )));
+    }
+    let mut shared = session.models.iter().filter(|model| !model.per_stream);
+    if let Some(model) = shared.next() {
+        return Ok(Some(format!(
+            "an event of stream \"{stream}\" was processed late, and read model \"{}\" is not declared per_stream",
+            model.name
+        )));
+    }
+    let touched = executed.seen.touched(&executed.changes, &session.models);
+    let hit = session
+        .writer
+        .absent_hit(stream, position, &touched.keys)
+        .await?;
+    Ok(hit.and_then(|place| touched.names.into_iter().nth(place)))
 }

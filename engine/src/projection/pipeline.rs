@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::batch::{Begun, begin};
+use super::late::Lookout;
 use super::session::{Session, split_parked};
 use super::{Control, Interrupt, Job};
 use crate::event::Position;
@@ -70,6 +71,7 @@ pub(super) async fn run(
     let process = Processor {
         job,
         models: &session.models,
+        parked: &session.parked,
         rows: &mut session.rows,
         checkpoint: &mut session.checkpoint,
         commits: &mut session.commits,
@@ -183,6 +185,7 @@ impl Pending {
 struct Processor<'s> {
     job: &'s Job,
     models: &'s Arc<[ReadModel]>,
+    parked: &'s HashSet<String>,
     rows: &'s mut Rows,
     checkpoint: &'s mut Checkpoint,
     commits: &'s mut u64,
@@ -237,9 +240,11 @@ impl Processor<'_> {
             .await
             .map_err(|error| Interrupt::Infrastructure(format!("a worker failed: {error}")))?;
         let limits = self.job.plugin.limits();
-        let executed = match super::batch::finish(begun, self.rows, self.models, limits).await? {
-            Ok(executed) => executed,
-            Err(_) => return Ok(Some(next.through)),
+        let diverged = self.checkpoint.diverged || self.pending.set.diverged;
+        let lookout = Lookout::new(self.models, self.parked, None, diverged);
+        let finished = super::batch::finish(begun, self.rows, self.models, limits, lookout).await?;
+        let Ok(executed) = finished else {
+            return Ok(Some(next.through));
         };
         let number = *self.commits + 1 + u64::from(self.in_flight);
         let set = &mut self.pending.set;

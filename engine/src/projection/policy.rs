@@ -77,7 +77,7 @@ async fn step(
     let mut set = session.change_set();
     set.through = read_through;
     set.dead_letters = waiting;
-    let executed = match session.execute(batch).await? {
+    let executed = match session.execute(batch, None).await? {
         Ok(executed) => executed,
         Err(trouble) => return Ok(Some((trouble, set.dead_letters))),
     };

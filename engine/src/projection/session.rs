@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::batch::{Begun, Executed, Trouble, TroubleKind};
+use super::batch::{Executed, Trouble, TroubleKind};
+use super::late::Lookout;
 use super::{Interrupt, Job, StopError, batch};
 use crate::db::{Cause, cause, describe};
 use crate::event::{Batch, Position};
@@ -62,6 +63,9 @@ impl<'j> Session<'j> {
                 }
             }
         }
+        if start.parked.is_empty() {
+            writer.forget_absent(&start.checkpoint).await?;
+        }
         Ok(Self {
             job,
             models,
@@ -90,25 +94,22 @@ impl<'j> Session<'j> {
         set
     }
 
-    /// Runs one batch on its own, from `begin` to its changes.
+    /// Runs one batch on its own, from `begin` to its changes: new events, or the dead letter `retried`, given by its
+    /// stream and position.
     pub(super) async fn execute(
         &mut self,
         batch: Batch,
+        retried: Option<(&str, Position)>,
     ) -> Result<Result<Executed, Trouble>, Interrupt> {
         let begun =
             batch::begin_on_worker(self.job.plugin.clone(), self.models.clone(), batch).await?;
-        self.finish(begun).await
-    }
-
-    pub(super) async fn finish(
-        &mut self,
-        begun: Begun,
-    ) -> Result<Result<Executed, Trouble>, Interrupt> {
+        let diverged = self.checkpoint.diverged;
         batch::finish(
             begun,
             &mut self.rows,
             &self.models,
             self.job.plugin.limits(),
+            Lookout::new(&self.models, &self.parked, retried, diverged),
         )
         .await
     }

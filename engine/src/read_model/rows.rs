@@ -6,13 +6,33 @@ use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use futures_util::StreamExt;
 use tokio_postgres::{Client, Statement};
 
+use super::schema::STREAM_COLUMN;
 use super::unnest::{ArrayParam, push_fields};
 use super::{ColumnType, ReadModel, quote};
 use crate::change::{Change, Need, key_of, write_row};
 use crate::db::{Database, Raw};
+use crate::event::Position;
 use crate::frame::{Field, write_field};
 
 type Bytes = Arc<[u8]>;
+
+/// A row that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its fields, each with its length.
+    pub fields: Bytes,
+    /// Whose it is, in a read model that is declared per stream.
+    pub owner: Option<Owner>,
+}
+
+/// What ties a row to a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The stream that it belongs to.
+    pub stream: Arc<str>,
+    /// The last event that changed it.
+    pub position: Position,
+}
 
 /// Session settings under which a look-up by key can only be a nested loop over the key's index: a generic plan never
 /// flips to a sequential scan when a table has grown since its statistics were taken.
@@ -52,11 +72,13 @@ impl Rows {
         })
     }
 
-    /// Answers the keys with rows, in the order asked (FRAMES.md, "resume"). `None` when that takes more than `most` bytes.
+    /// Answers the keys with rows, in the order asked (FRAMES.md, "resume"), and tells `saw` of each. `None` when that takes
+    /// more than `most` bytes.
     pub async fn answer(
         &mut self,
         needs: &[Need],
         most: usize,
+        mut saw: impl FnMut(&Need, Option<&Row>),
     ) -> Result<Option<Vec<u8>>, tokio_postgres::Error> {
         let mut found = Vec::with_capacity(needs.len());
         let mut missing: Vec<HashSet<Bytes>> = vec![HashSet::new(); self.models.len()];
@@ -78,10 +100,12 @@ impl Rows {
         let mut frame = Vec::new();
         for (need, row) in needs.iter().zip(&found) {
             let row = match row {
-                Some(row) => row.as_deref(),
-                None => fetched[need.model].get(&need.key).map(|row| &**row),
+                Some(row) => row.as_ref(),
+                None => fetched[need.model].get(&need.key),
             };
-            write_row(&mut frame, &self.models[need.model], row);
+            saw(need, row);
+            let fields = row.map(|row| &*row.fields);
+            write_row(&mut frame, &self.models[need.model], fields);
             if frame.len() > most {
                 return Ok(None);
             }
@@ -95,10 +119,12 @@ impl Rows {
         Ok(Some(frame))
     }
 
-    /// Takes a change over, pinned until commit number `commit` (counted from 1) is known to have succeeded.
-    pub fn apply(&mut self, change: &Change, commit: u64) {
+    /// Takes a change over, pinned until commit number `commit` (counted from 1) is known to have succeeded. `owner` is the
+    /// event, where the read model is declared per stream.
+    pub fn apply(&mut self, change: &Change, owner: Option<Owner>, commit: u64) {
+        let row = (change.row.clone()).map(|fields| Row { fields, owner });
         self.cache
-            .put(change.model, change.key.clone(), change.row.clone(), commit);
+            .put(change.model, change.key.clone(), row, commit);
     }
 
     /// Forgets every row: what was computed but not committed must not be seen.
@@ -117,7 +143,7 @@ impl Rows {
         model: usize,
         keys: &HashSet<Bytes>,
         left: &mut usize,
-    ) -> Result<Option<HashMap<Bytes, Bytes>>, tokio_postgres::Error> {
+    ) -> Result<Option<HashMap<Bytes, Row>>, tokio_postgres::Error> {
         if keys.is_empty() {
             return Ok(Some(HashMap::new()));
         }
@@ -146,7 +172,18 @@ impl Rows {
                 return Ok(None);
             };
             *left = rest;
-            rows.insert(key_of(&fields, declared), region.into());
+            let owner = match declared.per_stream {
+                true => Some(Owner {
+                    stream: row.try_get::<_, &str>(fields.len())?.into(),
+                    position: row.try_get(fields.len() + 1)?,
+                }),
+                false => None,
+            };
+            let found = Row {
+                fields: region.into(),
+                owner,
+            };
+            rows.insert(key_of(&fields, declared), found);
         }
         Ok(Some(rows))
     }
@@ -157,6 +194,7 @@ fn fetch_sql(schema: &str, model: &ReadModel) -> String {
         .columns
         .iter()
         .map(|column| format!("t.{}", quote(&column.name)))
+        .chain((model.per_stream).then(|| format!("t.{STREAM_COLUMN}, t._position")))
         .collect();
     let arrays: Vec<_> = model
         .key_columns()
@@ -199,12 +237,23 @@ struct Cache {
 }
 
 struct Entry {
-    row: Option<Bytes>,
+    row: Option<Row>,
     commit: u64,
 }
 
+impl Entry {
+    fn bytes(&self) -> usize {
+        self.row.as_ref().map_or(0, |row| {
+            let owner = row.owner.as_ref();
+            row.fields.len() + owner.map_or(0, |owner| owner.stream.len() + COUNTED)
+        })
+    }
+}
+
 /// What an entry costs besides its bytes: two counted allocations and the table's slot.
-const ENTRY_OVERHEAD: usize = 112;
+const ENTRY_OVERHEAD: usize = 136;
+/// What a counted allocation costs besides its bytes.
+const COUNTED: usize = 24;
 
 impl Cache {
     fn new(models: usize, bytes: usize) -> Self {
@@ -218,7 +267,7 @@ impl Cache {
         }
     }
 
-    fn get(&mut self, model: usize, key: &[u8]) -> Option<Option<Bytes>> {
+    fn get(&mut self, model: usize, key: &[u8]) -> Option<Option<Row>> {
         if let Some(entry) = self.young[model].get(key) {
             return Some(entry.row.clone());
         }
@@ -228,15 +277,13 @@ impl Cache {
         Some(row)
     }
 
-    fn put(&mut self, model: usize, key: Bytes, row: Option<Bytes>, commit: u64) {
+    fn put(&mut self, model: usize, key: Bytes, row: Option<Row>, commit: u64) {
         self.old[model].remove(&key);
         self.insert(model, key, Entry { row, commit });
     }
 
     fn insert(&mut self, model: usize, key: Bytes, entry: Entry) {
-        let size = |key: &Bytes, entry: &Entry| {
-            key.len() + entry.row.as_ref().map_or(0, |row| row.len()) + ENTRY_OVERHEAD
-        };
+        let size = |key: &Bytes, entry: &Entry| key.len() + entry.bytes() + ENTRY_OVERHEAD;
         self.young_bytes += size(&key, &entry);
         if let Some(replaced) = self.young[model].insert(key.clone(), entry) {
             self.young_bytes -= size(&key, &replaced);
@@ -265,17 +312,24 @@ mod tests {
         n.to_be_bytes().as_slice().into()
     }
 
+    fn row(n: usize) -> Option<Row> {
+        Some(Row {
+            fields: key(n),
+            owner: None,
+        })
+    }
+
     #[test]
     fn cache_stays_bounded_and_keeps_what_is_not_committed() {
         let mut cache = Cache::new(1, 100 * (ENTRY_OVERHEAD + 16));
-        cache.put(0, key(0), Some(key(0)), 1);
+        cache.put(0, key(0), row(0), 1);
         for n in 1..10_000 {
-            cache.put(0, key(n), Some(key(n)), 0);
+            cache.put(0, key(n), row(n), 0);
             assert!(cache.young[0].len() + cache.old[0].len() <= 102);
         }
-        assert_eq!(cache.get(0, &key(0)), Some(Some(key(0))), "pinned");
+        assert_eq!(cache.get(0, &key(0)), Some(row(0)), "pinned");
         assert_eq!(cache.get(0, &key(1)), None, "evicted");
-        assert_eq!(cache.get(0, &key(9_999)), Some(Some(key(9_999))));
+        assert_eq!(cache.get(0, &key(9_999)), Some(row(9_999)));
         cache.committed = 1;
         for n in 20_000..20_300 {
             cache.put(0, key(n), None, 0);

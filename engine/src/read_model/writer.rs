@@ -1,5 +1,6 @@
 //! Rows and checkpoint, in one transaction that begins with the fence. The only module that moves a checkpoint.
 
+mod absent;
 mod change_set;
 mod encode;
 mod statements;
@@ -20,6 +21,8 @@ use super::rows::STABLE_PLANS;
 use crate::db::{Cause, Database, cause, describe};
 use crate::event::Position;
 use crate::host::PluginHash;
+use absent::Absences;
+pub use absent::AbsentKey;
 pub use change_set::{ChangeSet, DeadLetter, LogRecord, TwoStreams};
 use encode::{Encoded, Notes};
 use statements::{Statements, Table};
@@ -33,6 +36,8 @@ pub struct Checkpoint {
     pub revision: i64,
     /// The owner's epoch.
     pub epoch: i64,
+    /// Whether rows may differ from a replay's.
+    pub diverged: bool,
 }
 
 /// Where a loop starts.
@@ -145,6 +150,7 @@ impl Writer {
                 position: row.try_get(0)?,
                 revision: row.try_get(1)?,
                 epoch,
+                diverged: row.try_get(5)?,
             },
             applied: applied.0.zip(applied.1),
             parked: parked.into_iter().collect(),
@@ -244,6 +250,8 @@ impl Writer {
         }
         let notes = Notes::of(set);
         notes.push(&mut sequence, &self.statements, &self.target);
+        let absences = Absences::of(set, &self.models);
+        absences.push(&mut sequence, &self.statements.absent_keys, &self.target);
         let mut steps: Vec<Step<'_>> = Vec::new();
         if !begun {
             steps.push(Box::pin(self.client.batch_execute(begin)));
@@ -255,6 +263,7 @@ impl Writer {
         Ok(Checkpoint {
             position: set.through,
             revision,
+            diverged: from.diverged || set.diverged,
             ..from
         })
     }
@@ -278,6 +287,13 @@ impl Writer {
         count: &'a i64,
     ) {
         let table = &self.tables[index];
+        // A row that one stream deletes makes way for one that another inserts.
+        if let Some(arrays) = &rows.delete {
+            sequence.push((
+                &table.delete,
+                arrays.iter().map(|array| array as _).collect(),
+            ));
+        }
         if let Some(arrays) = &rows.upsert {
             let mut params: Params<'a> = arrays.iter().map(|array| array as _).collect();
             params.push(revision);
@@ -285,12 +301,6 @@ impl Writer {
                 params.push(count);
             }
             sequence.push((&table.upsert, params));
-        }
-        if let Some(arrays) = &rows.delete {
-            sequence.push((
-                &table.delete,
-                arrays.iter().map(|array| array as _).collect(),
-            ));
         }
     }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
+use std::collections::hash_map::Entry;
 use uuid::Uuid;
 
+use super::AbsentKey;
 use crate::change::Change;
 use crate::event::{Batch, Micros, Position};
 use crate::read_model::ReadModel;
@@ -48,8 +50,14 @@ pub struct ChangeSet {
     pub dead_letters: Vec<DeadLetter>,
     /// Dead letters that have been processed now.
     pub settled: Vec<Position>,
-    /// A dead letter was processed out of order, and rows may differ from a replay's.
+    /// Rows may differ from a replay's from now on.
     pub diverged: bool,
+    /// Keys at which there is no row, to be kept while a stream waits, and whether one may have been deleted there.
+    pub absent: HashMap<AbsentKey, bool>,
+    /// The last event that found or left no row there.
+    pub absent_at: Position,
+    /// The stream whose dead letter is being retried.
+    pub retried: Option<String>,
     /// Lines for the author.
     pub logs: Vec<LogRecord>,
     pub(super) models: Vec<HashMap<Arc<[u8]>, RowChange>>,
@@ -61,7 +69,17 @@ pub(super) struct RowChange {
     pub(super) row: Option<Arc<[u8]>>,
     pub(super) position: Position,
     pub(super) recorded_at: Micros,
+    /// The stream of the last change: the row is its own from now on.
     pub(super) stream: Option<Arc<str>>,
+    /// The stream of the first change: if the table has a row, it has to be this one's.
+    pub(super) owner: Option<Arc<str>>,
+}
+
+impl RowChange {
+    /// Whether the row that the table may have is to be deleted: without another in its place, or before another stream's.
+    pub(super) fn deletes(&self) -> bool {
+        self.row.is_none() || self.owner != self.stream
+    }
 }
 
 /// A read model that is declared per stream has a row that two streams changed.
@@ -76,6 +94,17 @@ pub struct TwoStreams {
     streams: String,
 }
 
+impl TwoStreams {
+    fn new(event: u32, model: &ReadModel, changes: [&RowChange; 2]) -> Self {
+        let [first, second] = changes.map(|change| change.stream.as_deref().unwrap_or_default());
+        Self {
+            event,
+            model: model.name.clone(),
+            streams: format!("\"{first}\" and \"{second}\""),
+        }
+    }
+}
+
 impl ChangeSet {
     /// A set that changes nothing.
     pub fn new(models: usize) -> Self {
@@ -85,46 +114,54 @@ impl ChangeSet {
         }
     }
 
-    /// Adds the changes that `batch` made; the last change of a row is the one that counts.
+    /// Adds a change that an event of `batch` made; the last change of a row is the one that counts. `stream` is the
+    /// event's, where the read model is declared per stream: there, a row belongs to the stream that inserted it for as
+    /// long as it exists.
     pub fn add(
         &mut self,
         batch: &Batch,
-        changes: &[Change],
-        models: &[ReadModel],
+        change: &Change,
+        model: &ReadModel,
+        stream: Option<Arc<str>>,
     ) -> Result<(), TwoStreams> {
-        for change in changes {
-            let index = change.event as usize;
-            let head = &batch.events()[index];
-            let model = &models[change.model];
-            let stream = model.per_stream.then(|| Arc::from(batch.stream_id(index)));
-            let size = change.key.len() + change.row.as_ref().map_or(0, |row| row.len());
-            let new = RowChange {
-                row: change.row.clone(),
-                position: head.position,
-                recorded_at: head.recorded_at,
-                stream,
-            };
-            match self.models[change.model].insert(change.key.clone(), new) {
-                None => self.rows += 1,
-                Some(old)
-                    if old.stream.as_deref()
-                        != model.per_stream.then(|| batch.stream_id(index)) =>
-                {
-                    return Err(TwoStreams {
-                        event: change.event,
-                        model: model.name.clone(),
-                        streams: format!(
-                            "\"{}\" and \"{}\"",
-                            old.stream.as_deref().unwrap_or_default(),
-                            batch.stream_id(index)
-                        ),
-                    });
-                }
-                Some(_) => {}
+        let head = &batch.events()[change.event as usize];
+        self.bytes += change.key.len() + change.row.as_ref().map_or(0, |row| row.len());
+        let new = RowChange {
+            row: change.row.clone(),
+            position: head.position,
+            recorded_at: head.recorded_at,
+            owner: stream.clone(),
+            stream,
+        };
+        match self.models[change.model].entry(change.key.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(new);
+                self.rows += 1;
             }
-            self.bytes += size;
+            Entry::Occupied(mut entry) => {
+                let old = entry.get_mut();
+                if old.row.is_some() && old.stream != new.stream {
+                    return Err(TwoStreams::new(change.event, model, [old, &new]));
+                }
+                let owner = old.owner.take();
+                *old = RowChange { owner, ..new };
+            }
         }
         Ok(())
+    }
+
+    /// Says that rows may differ from a replay's, and why, once.
+    pub fn diverge(&mut self, position: Position, reason: &str) {
+        if !self.diverged {
+            self.diverged = true;
+            self.logs.push(LogRecord {
+                position,
+                level: "warn",
+                message: format!(
+                    "the generation has diverged: {reason}; a replay may give other rows"
+                ),
+            });
+        }
     }
 
     /// Rows that will be written.
@@ -144,5 +181,6 @@ impl ChangeSet {
             || !self.settled.is_empty()
             || !self.logs.is_empty()
             || self.diverged
+            || !self.absent.is_empty()
     }
 }

@@ -47,14 +47,14 @@ impl Encoded {
         let mut stage = Vec::new();
         let columns = model.columns.len();
         for (key, change) in rows {
-            let Some(row) = &change.row else {
+            if change.deletes() {
                 push_fields(&mut deletes[..model.key.len()], key).expect(checked);
-                if let Some(stream) = &change.stream {
-                    gone_streams.push(Some(stream.as_bytes()));
+                if let Some(owner) = &change.owner {
+                    gone_streams.push(Some(owner.as_bytes()));
                 }
                 deleted = true;
-                continue;
-            };
+            }
+            let Some(row) = &change.row else { continue };
             upserted = true;
             if staged {
                 write_staged(&mut stage, columns, row, change);

@@ -12,6 +12,7 @@ pub(super) struct Statements {
     pub(super) diverged: Statement,
     pub(super) logs: Statement,
     pub(super) trim_logs: Statement,
+    pub(super) absent_keys: Statement,
 }
 
 /// The statements of one read model.
@@ -43,6 +44,9 @@ impl Statements {
                 .prepare(include_str!("../sql/plugin_logs.sql"))
                 .await?,
             trim_logs: client.prepare(include_str!("../sql/trim_logs.sql")).await?,
+            absent_keys: client
+                .prepare(include_str!("../sql/absent_keys.sql"))
+                .await?,
         })
     }
 }

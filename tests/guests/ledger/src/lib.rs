@@ -23,6 +23,11 @@ struct Booked<'e> {
     fee: i64,
     /// Books on this account instead of the stream's own, which is a mistake: rows are declared per stream.
     account: Option<Cow<'e, str>>,
+    /// Books, in addition, what is left on this account.
+    match_account: Option<Cow<'e, str>>,
+    /// Looks the account up, and does nothing else.
+    #[serde(default)]
+    look: bool,
     /// The account is gone afterwards.
     #[serde(default)]
     close: bool,
@@ -48,14 +53,22 @@ impl Projection for Ledger {
             rows.delete::<Account>(account);
             return Ok(());
         }
+        if booked.look {
+            rows.get::<Account>(account)?;
+            return Ok(());
+        }
+        let matched = match booked.match_account.as_deref() {
+            Some(other) => rows.get::<Account>(other)?.map_or(0, |row| row.balance),
+            None => 0,
+        };
+        let amount = booked.amount + matched;
         let new = || Account {
             account: account.to_owned(),
             ..Account::default()
         };
         rows.modify_or_insert::<Account, _>(account, new, |row| {
-            row.balance += booked.amount - booked.fee;
-            row.history
-                .push_str(&format!(" {}-{}", booked.amount, booked.fee));
+            row.balance += amount - booked.fee;
+            row.history.push_str(&format!(" {amount}-{}", booked.fee));
         })
     }
 }

@@ -1,9 +1,10 @@
 //! A plugin written without the SDK, from `sdk/wit` alone: the contract stands on its own.
 //!
-//! The projection is called `raw`. It owns two read models:
+//! The projection is called `raw`. It owns three read models:
 //!
 //! - `raw` (0): one row per `id`, with a nullable column of every type of FRAMES.md, see [`model::COLUMNS`].
 //! - `raw_pairs` (1): one row per `a` (text) and `b` (int4), with a column `n` (int8).
+//! - `raw_owned` (2): one row per `id`, with a column `n` (int8), declared per stream.
 //!
 //! It handles events of the type `Raw`. Their data says what to do:
 //!
@@ -18,6 +19,9 @@
 //! | `{"do":"delete","id":"a"}` | deletes the row, without asking for it |
 //! | `{"do":"pair","a":"x","b":1,"n":5}` | asks for the row of `raw_pairs`, and adds to its `n`, which begins at 0 |
 //! | `{"do":"unpair","a":"x","b":1}` | deletes the row of `raw_pairs` |
+//! | `{"do":"own","id":"a","n":1}` | writes row `a` of `raw_owned`, without asking for it |
+//! | `{"do":"gain","id":"a","n":1}` | asks for the row of `raw_owned`, and adds to its `n`, which begins at 0 |
+//! | `{"do":"disown","id":"a"}` | deletes the row of `raw_owned`, without asking for it |
 //! | `{"do":"log","level":"info","message":"m","times":3}` | logs (default: `info`, once) |
 //! | `{"do":"nothing"}` | changes nothing |
 //!

@@ -157,6 +157,13 @@ pub fn descriptor() -> String {
         ],
         "key": ["a", "b"],
     });
-    json!({"descriptor": 1, "name": "raw", "version": "1", "event_types": ["Raw"], "read_models": [raw, pairs]})
+    let owned = json!({
+        "name": "raw_owned",
+        "comment": "A row belongs to the stream that made it.",
+        "per_stream": true,
+        "columns": [{"name": "id", "type": "text"}, {"name": "n", "type": "int8", "comment": "The sum."}],
+        "key": ["id"],
+    });
+    json!({"descriptor": 1, "name": "raw", "version": "1", "event_types": ["Raw"], "read_models": [raw, pairs, owned]})
         .to_string()
 }

@@ -147,6 +147,25 @@ impl Run {
                 row[2] = Some((int8(&row[2]) + number(event, "n")).to_be_bytes().to_vec());
                 self.upsert(index, 1, row, changes);
             }
+            "own" => {
+                let key = owned_key(event);
+                let row = vec![
+                    key.1[0].clone(),
+                    Some(number(event, "n").to_be_bytes().to_vec()),
+                ];
+                self.upsert(index, 2, row, changes);
+            }
+            "gain" => {
+                let key = owned_key(event);
+                let mut row = self
+                    .rows
+                    .get(&key)
+                    .cloned()
+                    .unwrap_or_else(|| [key.1.clone(), vec![None]].concat());
+                row[1] = Some((int8(&row[1]) + number(event, "n")).to_be_bytes().to_vec());
+                self.upsert(index, 2, row, changes);
+            }
+            "disown" => self.delete(index, owned_key(event), changes),
             "delete" => self.delete(index, raw_key(event), changes),
             "unpair" => self.delete(index, pair_key(event), changes),
             "log" => {
@@ -162,7 +181,7 @@ impl Run {
     }
 
     fn upsert(&mut self, index: u32, read_model: i16, row: Tuple, changes: &mut Vec<u8>) {
-        let key_width = if read_model == 0 { 1 } else { 2 };
+        let key_width = if read_model == 1 { 2 } else { 1 };
         write_change(changes, index, read_model, UPSERT, &row);
         self.rows
             .insert((read_model, row[..key_width].to_vec()), row);
@@ -198,6 +217,10 @@ fn raw_key(event: &Value) -> Key {
     (0, vec![Some(id(event).as_bytes().to_vec())])
 }
 
+fn owned_key(event: &Value) -> Key {
+    (2, raw_key(event).1)
+}
+
 fn pair_key(event: &Value) -> Key {
     let b = number(event, "b") as i32;
     (
@@ -213,6 +236,7 @@ fn needed(event: &Value) -> Option<Key> {
     match action(event) {
         "add" => Some(raw_key(event)),
         "pair" => Some(pair_key(event)),
+        "gain" => Some(owned_key(event)),
         _ => None,
     }
 }
