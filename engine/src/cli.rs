@@ -6,6 +6,7 @@ pub mod deploy;
 pub mod dev;
 pub mod engine;
 pub mod events;
+pub mod generations;
 pub mod import;
 pub mod logs;
 pub mod restart;
@@ -33,6 +34,15 @@ enum Command {
     Serve(serve::ServeArgs),
     Deploy(deploy::DeployArgs),
     Status(status::StatusArgs),
+    Generations(generations::GenerationsArgs),
+    Rebuild(generations::RebuildArgs),
+    Promote(generations::PromoteArgs),
+    Rollback(generations::RollbackArgs),
+    Cancel(generations::CancelArgs),
+    /// Stop a projection after the batch in flight; its rows stay readable.
+    Pause(generations::PauseArgs),
+    /// Let a projection go on that was paused.
+    Resume(generations::PauseArgs),
     Logs(logs::LogsArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Restart(restart::RestartArgs),
@@ -48,6 +58,13 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Deploy(args) => deploy::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Generations(args) => generations::list(&args),
+        Command::Rebuild(args) => generations::rebuild(&args),
+        Command::Promote(args) => generations::promote(&args),
+        Command::Rollback(args) => generations::rollback(&args),
+        Command::Cancel(args) => generations::cancel(&args),
+        Command::Pause(args) => generations::pause(&args),
+        Command::Resume(args) => generations::resume(&args),
         Command::Logs(args) => logs::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),
         Command::Restart(args) => restart::run(&args),

@@ -17,7 +17,8 @@ use tokio_postgres::error::SqlState;
 use crate::config::Config;
 use crate::descriptor::OnChange;
 use crate::generations::{
-    GenerationError, Plan, begin, cancel_candidate, decide, hash_of, record, tell,
+    GenerationError, Known, Plan, begin, cancel_candidate, decide, find, record, reserve_names,
+    tell,
 };
 use crate::host::{Plugin, PluginHash};
 use crate::read_model::schema::{self, SchemaError};
@@ -183,14 +184,6 @@ impl DeployError {
         };
         error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
     }
-}
-
-/// What the database has of the projection that is being deployed.
-struct Present {
-    live: i64,
-    source: String,
-    hash: PluginHash,
-    candidate: Option<(i64, PluginHash)>,
 }
 
 /// What is to be done, and why.
@@ -366,7 +359,7 @@ impl Deployer {
         &self,
         transaction: &Transaction<'_>,
         plugin: &Plugin,
-        present: &Present,
+        present: &Known,
         mode: Mode,
     ) -> Result<(Action, i64, String), DeployError> {
         let name = &plugin.descriptor.name;
@@ -388,7 +381,7 @@ impl Deployer {
     async fn under_way(
         &self,
         transaction: &Transaction<'_>,
-        present: &Present,
+        present: &Known,
         hold: bool,
     ) -> Result<(Action, i64, String), DeployError> {
         let generation = present.candidate.map_or(present.live, |(id, _)| id);
@@ -406,7 +399,7 @@ impl Deployer {
         &self,
         transaction: &Transaction<'_>,
         plugin: &Plugin,
-        present: &Present,
+        present: &Known,
         hold: bool,
         reason: &str,
     ) -> Result<(Action, i64, String), DeployError> {
@@ -469,7 +462,7 @@ impl Deployer {
         &self,
         transaction: &Transaction<'_>,
         plugin: &Plugin,
-        present: &Present,
+        present: &Known,
         differences: &Differences<'_>,
     ) -> Result<(Action, i64, String), DeployError> {
         let descriptor = &plugin.descriptor;
@@ -537,12 +530,12 @@ impl Deployer {
         &self,
         transaction: &Transaction<'_>,
         plugin: &Plugin,
-        present: &Present,
+        present: &Known,
         differences: &Differences<'_>,
     ) -> Result<(), DeployError> {
         let descriptor = &plugin.descriptor;
         let models = &descriptor.read_models;
-        crate::generations::reserve_names(transaction, &descriptor.name, models).await?;
+        reserve_names(transaction, &descriptor.name, models).await?;
         transaction
             .batch_execute(&format!("set local lock_timeout = '{LOCK_WAIT}'"))
             .await?;
@@ -566,7 +559,7 @@ impl Deployer {
     fn check_source(
         &self,
         name: &str,
-        present: &Present,
+        present: &Known,
         position: i64,
     ) -> Result<&str, DeployError> {
         let source = self.config.source_of(name);
@@ -624,21 +617,6 @@ async fn remember(
         )
         .await
         .map(drop)
-}
-
-async fn find(
-    transaction: &Transaction<'_>,
-    name: &str,
-) -> Result<Option<Present>, tokio_postgres::Error> {
-    let row = transaction
-        .query_opt(include_str!("deploy/present.sql"), &[&name])
-        .await?;
-    Ok(row.map(|row| Present {
-        live: row.get(0),
-        source: row.get(1),
-        hash: hash_of(row.get(2)),
-        candidate: (row.get::<_, Option<i64>>(3)).zip(row.get::<_, Option<&[u8]>>(4).map(hash_of)),
-    }))
 }
 
 async fn store_plugin(

@@ -6,6 +6,7 @@
 
 mod begin;
 mod collect;
+mod operate;
 mod promote;
 pub mod service;
 
@@ -20,6 +21,8 @@ use crate::host::PluginHash;
 use crate::read_model::schema::SchemaError;
 use crate::registry::{LoadStoredError, Registry};
 pub(crate) use begin::{Plan, begin, cancel_candidate, record, reserve_names};
+pub use operate::Decision;
+pub(crate) use operate::{Known, find};
 pub use promote::Promoted;
 
 /// Deploys, promotions and the like of one database wait for each other.

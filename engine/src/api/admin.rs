@@ -1,5 +1,6 @@
-//! `/admin/projections`: deploy, status, logs, dead letters, restart.
+//! `/admin/projections`: deploy, status, generations, logs, dead letters, restart.
 
+mod generations;
 mod letters;
 mod status;
 
@@ -51,6 +52,7 @@ pub struct Admin {
 /// The paths below `/admin`.
 pub fn router(admin: Admin) -> Router {
     let one = "/admin/projections/{name}";
+    let generation = "/admin/projections/{name}/generations/{generation}";
     Router::new()
         .route("/admin/projections", get(status::all).post(deploy))
         .route(one, get(status::one).put(deploy_as))
@@ -61,6 +63,31 @@ pub fn router(admin: Admin) -> Router {
         .route(
             &format!("{one}/dead-letters/discard"),
             post(letters::discard),
+        )
+        .route(&format!("{one}/generations"), get(generations::list))
+        .route(&format!("{one}/rebuild"), post(generations::rebuild))
+        .route(&format!("{one}/promote"), post(generations::promote))
+        .route(&format!("{one}/rollback"), post(generations::rollback))
+        .route(&format!("{one}/cancel"), post(generations::cancel))
+        .route(&format!("{one}/pause"), post(generations::pause))
+        .route(&format!("{one}/resume"), post(generations::resume))
+        .route(generation, get(generations::one))
+        .route(
+            &format!("{generation}/progress"),
+            get(generations::progress),
+        )
+        .route(
+            &format!("{generation}/promote"),
+            post(generations::promote_one),
+        )
+        .route(
+            &format!("{generation}/cancel"),
+            post(generations::cancel_one),
+        )
+        .route(&format!("{generation}/pause"), post(generations::pause_one))
+        .route(
+            &format!("{generation}/resume"),
+            post(generations::resume_one),
         )
         .with_state(admin)
 }

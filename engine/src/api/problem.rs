@@ -38,6 +38,11 @@ struct Body<'p> {
 }
 
 impl Problem {
+    /// Whether it says that something does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
+    }
+
     /// A problem with a status, a stable code, and a sentence for people.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {

@@ -84,10 +84,33 @@ impl Engine {
         self.read(request.content_type("application/wasm").send(wasm))
     }
 
+    /// Asks for server-sent events at `path`: their body, as it comes.
+    pub fn stream(&self, path: &str) -> Result<impl std::io::Read> {
+        let answer = self.agent.get(format!("{}{path}", self.url)).call();
+        Ok(self.successful(answer)?.into_body().into_reader())
+    }
+
     fn read<T: DeserializeOwned>(
         &self,
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<T> {
+        let mut answer = self.successful(answer)?;
+        let text = self.text(&mut answer)?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} did not answer as a gobo engine does", self.url))
+    }
+
+    fn text(&self, answer: &mut ureq::http::Response<ureq::Body>) -> Result<String> {
+        let body = answer.body_mut().with_config().limit(ANSWER_LIMIT);
+        body.read_to_string()
+            .map_err(|error| Away(format!("the answer of {} broke off: {error}", self.url)).into())
+    }
+
+    /// An answer that is no error.
+    fn successful(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<ureq::http::Response<ureq::Body>> {
         let mut answer = answer.map_err(|error| {
             Away(format!(
                 "no engine answers at {}: {error} (start one with `gobo dev` or `gobo serve`, or name its address with --url)",
@@ -95,16 +118,10 @@ impl Engine {
             ))
         })?;
         let status = answer.status();
-        let text = answer
-            .body_mut()
-            .with_config()
-            .limit(ANSWER_LIMIT)
-            .read_to_string()
-            .map_err(|error| Away(format!("the answer of {} broke off: {error}", self.url)))?;
         if status.is_success() {
-            return serde_json::from_str(&text)
-                .with_context(|| format!("{} did not answer as a gobo engine does", self.url));
+            return Ok(answer);
         }
+        let text = self.text(&mut answer)?;
         let problem: Value = serde_json::from_str(&text).unwrap_or_default();
         let mut message = match problem["detail"].as_str() {
             Some(detail) => detail.to_owned(),

@@ -189,7 +189,7 @@ async fn wake(transaction: &Transaction<'_>) -> Result<(), Problem> {
 }
 
 /// A body of JSON whatever its content type; an empty one counts as `{}`.
-fn json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let body = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(body)
         .map_err(|error| Problem::bad_request("bad_json", format!("the request's body: {error}")))

@@ -22,7 +22,7 @@ const MAX_LINES: i64 = 1_000;
 pub(super) async fn all(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
     let client = admin.pool.get().await?;
     let rows = client
-        .query(include_str!("status.sql"), &[&None::<&str>])
+        .query(include_str!("status.sql"), &[&None::<&str>, &false])
         .await?;
     drop(client);
     let statuses = rows.iter().map(|row| status(&admin, row));
@@ -36,11 +36,46 @@ pub(super) async fn one(
 ) -> Result<Json<Value>, Problem> {
     let client = admin.pool.get().await?;
     let row = client
-        .query_opt(include_str!("status.sql"), &[&Some(&name)])
+        .query_opt(include_str!("status.sql"), &[&Some(&name), &false])
         .await?;
     drop(client);
     let row = row.ok_or_else(|| unknown(&name))?;
     Ok(Json(status(&admin, &row).await))
+}
+
+/// The generations of a projection, the oldest first.
+pub(super) async fn generations(admin: &Admin, name: &str) -> Result<Vec<Value>, Problem> {
+    let client = admin.pool.get().await?;
+    let rows = client
+        .query(include_str!("status.sql"), &[&Some(&name), &true])
+        .await?;
+    drop(client);
+    if rows.is_empty() {
+        return Err(unknown(name));
+    }
+    let statuses = rows.iter().map(|row| async {
+        let mut status = status(admin, row).await;
+        let json = |name: &str| match row.get::<_, Option<&str>>(name) {
+            Some(text) => serde_json::from_str(text).unwrap_or_default(),
+            None => Value::Null,
+        };
+        for (name, value) in [
+            ("stage", json!(row.get::<_, &str>("stage"))),
+            ("purpose", json!(row.get::<_, &str>("purpose"))),
+            ("reason", json!(row.get::<_, Option<&str>>("reason"))),
+            ("trouble", json!(row.get::<_, Option<&str>>("trouble"))),
+            ("label", json!(row.get::<_, Option<&str>>("label"))),
+            ("hold", json!(row.get::<_, bool>("hold"))),
+            ("until", json!(row.get::<_, Option<i64>>("until"))),
+            ("created_at", json("created_at")),
+            ("promoted_at", json("promoted_at")),
+            ("expires_at", json("expires_at")),
+        ] {
+            status[name] = value;
+        }
+        status
+    });
+    Ok(futures_util::future::join_all(statuses).await)
 }
 
 /// Lines of a plugin's log: after a line, in order; without `after`, the last ones.
@@ -131,6 +166,8 @@ async fn status(admin: &Admin, row: &Row) -> Value {
             "failed",
             json!({ "message": format!("its source \"{source}\" is not configured: add [sources.{source}]") }),
         ),
+        (None, None, _) if row.get("paused") => ("paused", Value::Null),
+        (None, None, _) if row.get::<_, &str>("stage") == "done" => ("done", Value::Null),
         (None, None, Some(Some(trouble))) => ("waiting", json!({ "message": trouble })),
         (None, None, Some(None)) if owned => match admin.activity.troubles().remove(&generation) {
             Some(trouble) => ("waiting", json!({ "message": trouble })),

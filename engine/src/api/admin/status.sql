@@ -1,5 +1,8 @@
--- Every projection with the state of its live generation; $1 names one, or is null.
-select p.name, p.source, g.id as generation, g.plugin_hash, pl.version,
+-- Every projection with the state of its live generation, or of all its generations if $2; $1 names one, or is null.
+select p.name, g.source, g.id as generation, g.plugin_hash, pl.version,
+       g.state as stage, g.purpose, g.reason, g.hold, g.bulk, g.paused, g.until, g.label, g.trouble,
+       to_json(g.created_at)::text as created_at, to_json(g.promoted_at)::text as promoted_at,
+       to_json(g.expires_at)::text as expires_at,
        c.position, c.error::text as error, c.diverged,
        l.owner_name, l.owner is not null and l.expires_at > clock_timestamp() as owned,
        (select count(*) from gobo.dead_letters d
@@ -7,9 +10,9 @@ select p.name, p.source, g.id as generation, g.plugin_hash, pl.version,
        (select coalesce(json_agg(json_build_object('name', m.name, 'revision', m.revision) order by m.name), '[]')
           from gobo.read_models m where m.projection = p.name)::text as read_models
   from gobo.projections p
-  join gobo.generations g on g.id = p.live
+  join gobo.generations g on case when $2 then g.projection = p.name and g.state <> 'dropping' else g.id = p.live end
   join gobo.plugins pl on pl.hash = g.plugin_hash
   join gobo.checkpoints c on c.generation = g.id
   join gobo.leases l on l.generation = g.id
  where $1::text is null or p.name = $1
- order by p.name
+ order by p.name, g.id

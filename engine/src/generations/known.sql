@@ -1,5 +1,5 @@
 -- The live generation of projection $1, and its candidate if there is one.
-select g.id, p.source, g.plugin_hash, c.id, c.plugin_hash
+select g.id, g.source, g.plugin_hash, c.id, c.plugin_hash
   from gobo.projections p
   join gobo.generations g on g.id = p.live
   left join gobo.generations c

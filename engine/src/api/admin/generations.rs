@@ -1,0 +1,213 @@
+//! The generations of a projection: what there is, and what operators do with it.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::Stream;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::letters::json_body;
+use super::{Admin, status};
+use crate::api::problem::Problem;
+use crate::generations::{Decision, GenerationError};
+
+/// Between two reports of progress.
+const REPORT: Duration = Duration::from_millis(500);
+/// How long `promote` waits for a generation that is nearly there.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A decision, with the status that says whether it is done or only begun.
+fn answer(decision: Decision) -> (StatusCode, Json<Value>) {
+    let status = match decision.outcome {
+        "rebuilding" | "waiting" => StatusCode::ACCEPTED,
+        _ => StatusCode::OK,
+    };
+    (status, Json(json!(decision)))
+}
+
+type Answered = Result<(StatusCode, Json<Value>), Problem>;
+
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let generations = status::generations(&admin, &name).await?;
+    Ok(Json(
+        json!({ "projection": name, "generations": generations }),
+    ))
+}
+
+pub(super) async fn one(
+    State(admin): State<Admin>,
+    Path((name, generation)): Path<(String, i64)>,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(find(&admin, &name, generation).await?))
+}
+
+async fn find(admin: &Admin, name: &str, generation: i64) -> Result<Value, Problem> {
+    let all = status::generations(admin, name).await?;
+    let found = (all.into_iter()).find(|found| found["generation"] == generation);
+    found.ok_or_else(|| {
+        let projection = name.to_owned();
+        let what = generation.to_string();
+        GenerationError::NoGeneration { projection, what }.into()
+    })
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Rebuild {
+    hold: bool,
+    from_scratch: bool,
+}
+
+pub(super) async fn rebuild(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answered {
+    let Rebuild { hold, from_scratch } = json_body(&body)?;
+    let decision = admin.generations.rebuild(&name, hold, from_scratch).await?;
+    Ok(answer(decision))
+}
+
+pub(super) async fn promote(State(admin): State<Admin>, Path(name): Path<String>) -> Answered {
+    let promoted = admin
+        .generations
+        .promote_named(&name, None, PATIENCE)
+        .await?;
+    Ok(answer(promoted))
+}
+
+pub(super) async fn promote_one(
+    State(admin): State<Admin>,
+    Path((name, generation)): Path<(String, i64)>,
+) -> Answered {
+    let generations = &admin.generations;
+    let promoted = generations
+        .promote_named(&name, Some(generation), PATIENCE)
+        .await?;
+    Ok(answer(promoted))
+}
+
+pub(super) async fn rollback(State(admin): State<Admin>, Path(name): Path<String>) -> Answered {
+    Ok(answer(admin.generations.rollback(&name).await?))
+}
+
+pub(super) async fn cancel(State(admin): State<Admin>, Path(name): Path<String>) -> Answered {
+    Ok(answer(admin.generations.cancel(&name, None).await?))
+}
+
+pub(super) async fn cancel_one(
+    State(admin): State<Admin>,
+    Path((name, generation)): Path<(String, i64)>,
+) -> Answered {
+    Ok(answer(
+        admin.generations.cancel(&name, Some(generation)).await?,
+    ))
+}
+
+pub(super) async fn pause(State(admin): State<Admin>, Path(name): Path<String>) -> Answered {
+    Ok(answer(admin.generations.pause(&name, None, true).await?))
+}
+
+pub(super) async fn resume(State(admin): State<Admin>, Path(name): Path<String>) -> Answered {
+    Ok(answer(admin.generations.pause(&name, None, false).await?))
+}
+
+pub(super) async fn pause_one(
+    State(admin): State<Admin>,
+    Path((name, generation)): Path<(String, i64)>,
+) -> Answered {
+    let generations = &admin.generations;
+    Ok(answer(
+        generations.pause(&name, Some(generation), true).await?,
+    ))
+}
+
+pub(super) async fn resume_one(
+    State(admin): State<Admin>,
+    Path((name, generation)): Path<(String, i64)>,
+) -> Answered {
+    let generations = &admin.generations;
+    Ok(answer(
+        generations.pause(&name, Some(generation), false).await?,
+    ))
+}
+
+/// Server-sent events: `progress` twice a second, until `end`, when the generation is live, complete or gone.
+pub(super) async fn progress(
+    State(admin): State<Admin>,
+    Path((name, generation)): Path<(String, i64)>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let first = find(&admin, &name, generation).await?;
+    let mut pace = Pace::default();
+    let reports = futures_util::stream::unfold(Some(first), move |report| {
+        let report = report.map(|report| pace.measure(report));
+        let (admin, name) = (admin.clone(), name.clone());
+        async move {
+            let report = report?;
+            let is_building = report["stage"] == "building";
+            let kind = if is_building { "progress" } else { "end" };
+            let event = Event::default().event(kind).data(report.to_string());
+            let next = match is_building {
+                false => None,
+                true => {
+                    tokio::time::sleep(REPORT).await;
+                    let gone = || json!({ "generation": generation, "stage": "gone" });
+                    Some(match find(&admin, &name, generation).await {
+                        Ok(next) => next,
+                        Err(problem) if problem.is_not_found() => gone(),
+                        // The database is away: nothing new is known.
+                        Err(_) => report,
+                    })
+                }
+            };
+            Some((Ok(event), next))
+        }
+    });
+    Ok(Sse::new(reports).keep_alive(KeepAlive::default()))
+}
+
+/// How fast a generation moves, by what was reported of it.
+#[derive(Default)]
+struct Pace {
+    seen: Option<(Instant, i64)>,
+    positions_per_second: f64,
+}
+
+impl Pace {
+    /// Adds `positions_per_second` and `eta_seconds` to a report; null as long as they are not known.
+    fn measure(&mut self, mut report: Value) -> Value {
+        let position = report["position"].as_i64().unwrap_or_default();
+        let now = Instant::now();
+        if let Some((at, before)) = self.seen {
+            let seconds = (now - at).as_secs_f64();
+            if seconds > 0.1 {
+                let rate = (position - before).max(0) as f64 / seconds;
+                let weight = if self.positions_per_second == 0.0 {
+                    1.0
+                } else {
+                    0.3
+                };
+                self.positions_per_second += weight * (rate - self.positions_per_second);
+                self.seen = Some((now, position));
+            }
+        } else {
+            self.seen = Some((now, position));
+        }
+        let left = report["head_position"].as_i64().map(|head| head - position);
+        let eta = left.filter(|_| self.positions_per_second > 0.0);
+        report["positions_per_second"] = json!(self.positions_per_second.round());
+        report["eta_seconds"] =
+            json!(eta.map(|left| (left.max(0) as f64 / self.positions_per_second).round()));
+        report
+    }
+}
