@@ -105,8 +105,7 @@ async fn assert_same(database: &Database, one: i64, other: i64) {
               where table_schema = 'gobo_g{one}' and table_name = '{name}' and column_name <> '_revision'"
         );
         let columns = text(database, &columns).await.remove(0);
-        let rows =
-            |generation: i64| format!("select {columns} from gobo_g{generation}.\"{name}\"");
+        let rows = |generation: i64| format!("select {columns} from gobo_g{generation}.\"{name}\"");
         for (these, those) in [(one, other), (other, one)] {
             let more = format!("{} except all {}", rows(these), rows(those));
             let more = database
@@ -171,8 +170,14 @@ async fn a_fast_fill_gives_the_tables_of_a_generation_that_followed_whatever_the
     }
     for (tables, commits) in [
         ("", 1..=1),
-        ("[generations]\nrebuild_bytes = 65536\n[engine]\nbatch_events = 7\nrow_cache_bytes = 65536", 2..=1_000),
-        ("[generations]\nrebuild_bytes = 65536\n[engine]\nbatch_events = 1\nbatches_ahead = 1", 2..=1_000),
+        (
+            "[generations]\nrebuild_bytes = 65536\n[engine]\nbatch_events = 7\nrow_cache_bytes = 65536",
+            2..=1_000,
+        ),
+        (
+            "[generations]\nrebuild_bytes = 65536\n[engine]\nbatch_events = 1\nbatches_ahead = 1",
+            2..=1_000,
+        ),
     ] {
         scene.restart_with(tables);
         let begun = GUESTS.map(|(_, projection)| (projection, rebuild(&scene, projection)));
@@ -236,7 +241,10 @@ async fn ten_kills_during_a_fast_fill_leave_the_tables_of_an_uninterrupted_run()
         interrupted += i64::from(state["bulk"] == true);
         scene.gobo.start_again();
     }
-    assert!(interrupted > 2, "the fill was over after {interrupted} kills");
+    assert!(
+        interrupted > 2,
+        "the fill was over after {interrupted} kills"
+    );
     filled(&scene.database, generation).await;
     assert_like_live(&scene.database, "orders", generation).await;
 }

@@ -57,16 +57,16 @@ pub(super) async fn run(
     let (ahead_in, ahead_out) = mpsc::channel(session.pace.batches_ahead(&job.settings));
     let (commit_in, commit_out) = mpsc::channel(1);
     let (done_in, done_out) = mpsc::channel(1);
-    let read = read(
+    let read = Feed {
         job,
-        &mut session.reader,
-        &session.models,
-        &session.parked,
-        session.checkpoint.position,
-        session.pace,
-        control.borrow().until,
-        ahead_in,
-    );
+        reader: &mut session.reader,
+        models: &session.models,
+        parked: &session.parked,
+        pace: session.pace,
+        after: session.checkpoint.position,
+        until: control.borrow().until,
+    }
+    .run(ahead_in);
     let commit = commit(&mut session.writer, commit_out, done_in);
     let process = Processor {
         job,
@@ -91,68 +91,73 @@ pub(super) async fn run(
     }
 }
 
-/// Reads batches and hands each to a worker. Ends only with an error. A fast fill is told by `None` that there is no more.
-async fn read(
-    job: &Job,
-    reader: &mut Reader,
-    models: &Arc<[ReadModel]>,
-    parked: &HashSet<String>,
-    mut after: Position,
+/// What is read ahead.
+struct Feed<'s> {
+    job: &'s Job,
+    reader: &'s mut Reader,
+    models: &'s Arc<[ReadModel]>,
+    parked: &'s HashSet<String>,
     pace: Pace,
+    after: Position,
     until: Option<Position>,
-    ahead: mpsc::Sender<Option<Ahead>>,
-) -> Interrupt {
-    let types = job.plugin.descriptor.event_types.as_deref();
-    let limits = Limits {
-        max_events: job.settings.batch_events,
-        max_bytes: job.settings.batch_bytes,
-        upto: until,
-    };
-    loop {
-        // Waiting for a place first bounds what is in memory.
-        let Ok(place) = ahead.reserve().await else {
-            return Interrupt::Infrastructure("the processor ended".into());
-        };
-        let batch = match reader.next_batch(after, types, limits).await {
-            Ok(batch) => batch,
-            Err(error) => return error.into(),
-        };
-        if batch.through <= after {
-            if pace.is_filled(&job.source, after, until) {
-                place.send(None);
-                return std::future::pending().await;
-            }
-            drop(place);
-            if until.is_some_and(|until| after >= until) {
-                // Whoever set the end lifts it, or ends the loop.
-                return std::future::pending().await;
-            }
-            if let Err(error) = job.source.wait_past(after).await {
-                return error.into();
-            }
-            linger(job).await;
-            continue;
-        }
-        after = batch.through;
-        let (batch, waiting) = split_parked(batch, parked);
-        let (plugin, models) = (job.plugin.clone(), models.clone());
-        let slot = plugin.slot().await;
-        place.send(Some(Ahead {
-            begun: tokio::task::spawn_blocking(move || begin(&plugin, slot, &models, batch)),
-            waiting,
-            through: after,
-        }));
-    }
 }
 
-/// Lets more events come in, so that they are processed together; not while a reader waits.
-async fn linger(job: &Job) {
-    if job.settings.linger.is_zero() {
-        return;
+impl Feed<'_> {
+    /// Reads batches and hands each to a worker. Ends only with an error. A fast fill is told by `None` that there is no
+    /// more.
+    async fn run(mut self, ahead: mpsc::Sender<Option<Ahead>>) -> Interrupt {
+        let types = self.job.plugin.descriptor.event_types.as_deref();
+        let limits = Limits {
+            max_events: self.job.settings.batch_events,
+            max_bytes: self.job.settings.batch_bytes,
+            upto: self.until,
+        };
+        loop {
+            // Waiting for a place first bounds what is in memory.
+            let Ok(place) = ahead.reserve().await else {
+                return Interrupt::Infrastructure("the processor ended".into());
+            };
+            let batch = match self.reader.next_batch(self.after, types, limits).await {
+                Ok(batch) => batch,
+                Err(error) => return error.into(),
+            };
+            if batch.through <= self.after {
+                if (self.pace).is_filled(&self.job.source, self.after, self.until) {
+                    place.send(None);
+                    return std::future::pending().await;
+                }
+                drop(place);
+                if self.until.is_some_and(|until| self.after >= until) {
+                    // Whoever set the end lifts it, or ends the loop.
+                    return std::future::pending().await;
+                }
+                if let Err(error) = self.job.source.wait_past(self.after).await {
+                    return error.into();
+                }
+                self.linger().await;
+                continue;
+            }
+            self.after = batch.through;
+            let (batch, waiting) = split_parked(batch, self.parked);
+            let (plugin, models) = (self.job.plugin.clone(), self.models.clone());
+            let slot = plugin.slot().await;
+            place.send(Some(Ahead {
+                begun: tokio::task::spawn_blocking(move || begin(&plugin, slot, &models, batch)),
+                waiting,
+                through: self.after,
+            }));
+        }
     }
-    tokio::select! {
-        () = tokio::time::sleep(job.settings.linger) => {}
-        () = job.progress.awaited(job.target.generation) => {}
+
+    /// Lets more events come in, so that they are processed together; not while a reader waits.
+    async fn linger(&self) {
+        if self.job.settings.linger.is_zero() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(self.job.settings.linger) => {}
+            () = self.job.progress.awaited(self.job.target.generation) => {}
+        }
     }
 }
 

@@ -41,6 +41,8 @@ impl Writer {
     ) -> Result<Checkpoint, CommitError> {
         let fence = Fence::of(&self.target, &self.models, from, set);
         let revision = fence.to.revision;
+        // Before the transaction begins: the server ends one that is idle for long.
+        let sorted: Vec<Sorted<'_>> = set.models.iter().map(sorted).collect();
         let transaction = self.client.transaction().await?;
         if set.has_to_last() {
             let durable = "set local synchronous_commit = on";
@@ -49,9 +51,8 @@ impl Writer {
         transaction
             .execute(&self.statements.advance, &fence.params())
             .await?;
-        for ((model, table), rows) in self.models.iter().zip(&self.tables).zip(&set.models) {
+        for ((model, table), rows) in self.models.iter().zip(&self.tables).zip(&sorted) {
             match self.phase {
-                _ if rows.is_empty() => {}
                 Phase::Empty => {
                     copy(&transaction, &table.copy, model, rows, Some(revision)).await?;
                 }
@@ -123,16 +124,28 @@ impl Writer {
     }
 }
 
+/// The changed rows of one read model by key. Neighbours in the index are neighbours in the table then, for this set and
+/// for those that are merged into it: a merge takes two thirds of the time.
+type Sorted<'s> = Vec<(&'s Arc<[u8]>, &'s RowChange)>;
+
+fn sorted(rows: &HashMap<Arc<[u8]>, RowChange>) -> Sorted<'_> {
+    let mut sorted: Sorted<'_> = rows.iter().collect();
+    sorted.sort_unstable_by_key(|(key, _)| *key);
+    sorted
+}
+
 /// Deletes and upserts rows of a table that has its key.
 async fn merge(
     transaction: &Transaction<'_>,
     table: &Table,
     model: &ReadModel,
-    rows: &HashMap<Arc<[u8]>, RowChange>,
+    rows: &Sorted<'_>,
     revision: i64,
 ) -> Result<(), CommitError> {
     // A row that one stream deletes makes way for one that another inserts.
-    let gone: Vec<_> = rows.iter().filter(|(_, change)| change.deletes()).collect();
+    let gone: Sorted<'_> = (rows.iter().copied())
+        .filter(|(_, change)| change.deletes())
+        .collect();
     for gone in gone.chunks(DELETES) {
         let params = deletes(model, gone);
         let params: Params<'_> = params.iter().map(|param| param as _).collect();
@@ -158,14 +171,17 @@ async fn copy(
     transaction: &Transaction<'_>,
     sql: &str,
     model: &ReadModel,
-    rows: &HashMap<Arc<[u8]>, RowChange>,
+    rows: &Sorted<'_>,
     revision: Option<i64>,
 ) -> Result<i64, tokio_postgres::Error> {
+    if rows.iter().all(|(_, change)| change.row.is_none()) {
+        return Ok(0);
+    }
     let sink = transaction.copy_in::<_, Bytes>(sql).await?;
     let mut sink = std::pin::pin!(sink);
     let mut chunk = copy_header();
     let mut count = 0;
-    for change in rows.values() {
+    for (_, change) in rows {
         let Some(row) = &change.row else { continue };
         write_tuple(&mut chunk, model, row, change, revision);
         count += 1;
