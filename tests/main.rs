@@ -21,6 +21,7 @@ mod per_stream;
 mod query;
 mod race;
 mod readme;
+mod rebuild_fill;
 mod recovery;
 mod sandbox;
 mod scene;

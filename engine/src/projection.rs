@@ -7,6 +7,7 @@
 mod batch;
 mod dead_letter;
 mod late;
+mod pace;
 mod pipeline;
 mod policy;
 mod session;
@@ -193,7 +194,7 @@ pub async fn run(job: Job, mut control: watch::Receiver<Control>) -> Exit {
         let started = std::time::Instant::now();
         let why = match attempt(&job, &mut control).await {
             Ok(Attempt::Stopped) => return Exit::Stopped,
-            Ok(Attempt::Moved) => continue,
+            Ok(Attempt::Moved | Attempt::Filled) => continue,
             Err(Interrupt::Fenced) => return Exit::Fenced,
             Err(Interrupt::Stop(error)) => match store_error(&job, &error).await {
                 Ok(true) => return Exit::Failed(error),
@@ -234,21 +235,22 @@ enum Attempt {
     /// The checkpoint is not where this session left it: a promotion takes a revision, or another owner has taken over.
     /// Opening the next session tells which.
     Moved,
+    /// The fast fill is over: the next session goes on in the ordinary way.
+    Filled,
 }
 
 async fn attempt(job: &Job, control: &mut watch::Receiver<Control>) -> Result<Attempt, Interrupt> {
     let mut session = Session::open(job).await?;
     match work(&mut session, control).await {
-        Ok(()) => Ok(Attempt::Stopped),
         Err(Interrupt::Fenced) => Ok(Attempt::Moved),
-        Err(why) => Err(why),
+        ended => ended,
     }
 }
 
 async fn work(
     session: &mut Session<'_>,
     control: &mut watch::Receiver<Control>,
-) -> Result<(), Interrupt> {
+) -> Result<Attempt, Interrupt> {
     while !control.borrow_and_update().stop {
         dead_letter::retry(session).await?;
         match pipeline::run(session, control).await? {
@@ -256,9 +258,13 @@ async fn work(
             pipeline::End::Trouble { through } => {
                 policy::carefully(session, control, through).await?;
             }
+            pipeline::End::Filled => {
+                session.end_fill().await?;
+                return Ok(Attempt::Filled);
+            }
         }
     }
-    Ok(())
+    Ok(Attempt::Stopped)
 }
 
 /// Stores why the projection stops, unless somebody else has taken over. Gives whether it did.

@@ -137,7 +137,7 @@ impl Deployer {
                 plugin,
                 purpose: Purpose::Projection,
                 hold,
-                bulk: false,
+                bulk: true,
                 reason,
                 until: None,
                 until_time: None,

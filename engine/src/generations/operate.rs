@@ -110,7 +110,7 @@ impl Generations {
                 plugin: &plugin,
                 purpose: Purpose::Projection,
                 hold,
-                bulk: false,
+                bulk: true,
                 reason,
                 until: None,
                 until_time: None,

@@ -49,15 +49,19 @@ pub struct Rows {
     client: Client,
     fetches: Vec<Statement>,
     cache: Cache,
+    /// Nothing has been committed yet: what is not in the cache does not exist.
+    are_tables_empty: bool,
 }
 
 impl Rows {
-    /// Opens a session that reads the tables in `schema`. The cache holds about `bytes`, and whatever is pinned.
+    /// Opens a session that reads the tables in `schema`, which are not looked at before the first commit if they are empty.
+    /// The cache holds about `bytes`, and whatever is pinned.
     pub async fn open(
         db: &Database,
         schema: &str,
         models: Arc<[ReadModel]>,
         bytes: usize,
+        are_tables_empty: bool,
     ) -> Result<Self, tokio_postgres::Error> {
         let client = db.connect("rows", &STABLE_PLANS).await?;
         let mut fetches = Vec::new();
@@ -69,6 +73,7 @@ impl Rows {
             models,
             client,
             fetches,
+            are_tables_empty,
         })
     }
 
@@ -84,7 +89,7 @@ impl Rows {
         let mut missing: Vec<HashSet<Bytes>> = vec![HashSet::new(); self.models.len()];
         for need in needs {
             let row = self.cache.get(need.model, &need.key);
-            if row.is_none() {
+            if row.is_none() && !self.are_tables_empty {
                 missing[need.model].insert(need.key.clone());
             }
             found.push(row);
@@ -135,6 +140,7 @@ impl Rows {
     /// Commits up to number `commit` have succeeded: their rows may be evicted.
     pub fn committed(&mut self, commit: u64) {
         self.cache.committed = commit;
+        self.are_tables_empty = false;
     }
 
     /// Gives the rows that exist; `None` when they have more bytes than are left.

@@ -207,7 +207,7 @@ pub(super) async fn logs(
     Ok(Json(json!({ "lines": lines })))
 }
 
-/// Lines of a projection's log in order: those after a line, or else the last ones.
+/// Lines of the live generation's log in order: those after a line, or else the last ones.
 pub(crate) async fn log_lines(
     admin: &Admin,
     name: &str,
@@ -215,15 +215,15 @@ pub(crate) async fn log_lines(
     limit: i64,
 ) -> Result<Vec<Line>, Problem> {
     let client = admin.pool.get().await?;
-    live_generation(&client, name).await?;
+    let generation = live_generation(&client, name).await?;
     let sql = match after {
         Some(_) => {
             "select id, logged_at, level, position, message from gobo.plugin_logs \
-              where projection = $1 and id > $2 order by id limit $3"
+              where generation = $1 and id > $2 order by id limit $3"
         }
         None => {
             "select * from (select id, logged_at, level, position, message from gobo.plugin_logs \
-              where projection = $1 and id > $2 order by id desc limit $3) as last order by id"
+              where generation = $1 and id > $2 order by id desc limit $3) as last order by id"
         }
     };
     let wrapped = format!(
@@ -232,7 +232,7 @@ pub(crate) async fn log_lines(
     );
     let limit = limit.clamp(1, MAX_LINES);
     let rows = client
-        .query(&wrapped, &[&name, &after.unwrap_or(0), &limit])
+        .query(&wrapped, &[&generation, &after.unwrap_or(0), &limit])
         .await?;
     parsed(&rows)
 }
