@@ -54,6 +54,9 @@ pub enum GenerationError {
     /// It cannot be done in the state that things are in.
     #[error("{0}")]
     Conflict(String),
+    /// The candidate is not as far as the live generation, which was held up for it.
+    #[error("{0}")]
+    Behind(String),
     /// What was asked for makes no sense.
     #[error("{0}")]
     Invalid(String),

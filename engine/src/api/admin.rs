@@ -250,7 +250,7 @@ impl From<GenerationError> for Problem {
                     "GET /admin/projections/{projection}/generations lists them."
                 ))
             }
-            GenerationError::Conflict(_) => conflict("conflict"),
+            GenerationError::Conflict(_) | GenerationError::Behind(_) => conflict("conflict"),
             GenerationError::Invalid(_) => Problem::bad_request("invalid", text),
             GenerationError::ReadModelTaken { read_model, owner } => conflict("read_model_taken")
                 .with_details(json!({ "read_model": read_model, "projection": owner })),

@@ -266,7 +266,7 @@ impl Generations {
     ) -> Result<Decision, GenerationError> {
         match self.promote(projection, generation, patience).await {
             Ok(promoted) => Ok(promoted.into()),
-            Err(GenerationError::Conflict(why)) => Ok(Decision {
+            Err(GenerationError::Conflict(why) | GenerationError::Behind(why)) => Ok(Decision {
                 projection: projection.to_owned(),
                 outcome: "waiting",
                 generation,
