@@ -76,7 +76,7 @@ async fn a_projection_stops_in_front_of_the_event_and_goes_on_with_mended_code()
     }
     assert_eq!(history(&scene, "b").await, " 5-0");
     assert_eq!(scene.letters("ledger"), []);
-    scene.gobo.deploy("ledger-mended").expect(200);
+    scene.gobo.swap("ledger-mended").expect(200);
     scene.wait_for("ledger", positions[3]);
     assert_eq!(
         scene.rows("accounts").await,
@@ -151,7 +151,7 @@ async fn parked_streams_wait_in_order_while_others_go_on_and_end_up_as_in_a_clea
     let done = i64::try_from(events.len() - expected.len()).unwrap();
     assert_eq!(scene.database.query_i64(booked).await, done);
     // Mended code alone changes nothing for those that wait, nor for those that come.
-    scene.gobo.deploy("ledger-mended").expect(200);
+    scene.gobo.swap("ledger-mended").expect(200);
     let stream = expected[0].1;
     let late = scene
         .append(&[(stream.to_owned(), "Booked", json!({"amount": 7}))])
@@ -282,7 +282,7 @@ async fn a_skipped_event_is_named_and_its_late_retry_marks_the_generation_as_div
     });
     scene.wait_for_letters("ledger", &skipped);
     assert_eq!(scene.status("ledger")["diverged"], false);
-    scene.gobo.deploy("ledger-mended").expect(200);
+    scene.gobo.swap("ledger-mended").expect(200);
     let said = stdout(
         &scene,
         &["dead-letters", "retry", "ledger", "--stream", "a"],
@@ -365,4 +365,81 @@ async fn two_streams(batch_events: usize) {
         }
     }
     assert_eq!(history(&scene, "a").await, " 1-0 2-0 3-0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_dead_letter_is_listed_page_by_page() {
+    let scene = Scene::new("", &["ledger"]).await;
+    let many = "insert into gobo.dead_letters (generation, position, stream_id, event_type, event_id, state, message) \
+                select live, n * 2, 's', 'Booked', gen_random_uuid(), 'skipped', 'no fees' \
+                  from gobo.projections, generate_series(1, 2300) as n where name = 'ledger'";
+    scene.database.execute(many).await;
+    let path = "/admin/projections/ledger/dead-letters";
+    let page = |query: &str| {
+        let answer = scene
+            .gobo
+            .get(&format!("{path}?{query}"))
+            .expect(200)
+            .json();
+        let letters = answer["dead_letters"].as_array().unwrap().iter();
+        let positions: Vec<_> = letters.map(|l| l["position"].as_i64().unwrap()).collect();
+        (positions, answer["next"].as_i64())
+    };
+    let mut found = Vec::new();
+    let mut next = Some(0);
+    while let Some(after) = next {
+        let (positions, more) = page(&format!("after={after}"));
+        assert!(positions.len() <= 1000);
+        found.extend(positions);
+        next = more;
+    }
+    assert_eq!(found, (1..=2300).map(|n| n * 2).collect::<Vec<i64>>());
+    // A page that ends with the last one is the last.
+    assert_eq!(page("after=4595&limit=3"), (vec![4596, 4598, 4600], None));
+    assert_eq!(page("after=4593&limit=3").1, Some(4598));
+    assert_eq!(page("after=4600"), (vec![], None));
+    for query in ["limit=0", "limit=1001", "after=x", "before=3"] {
+        let problem = scene
+            .gobo
+            .get(&format!("{path}?{query}"))
+            .expect(400)
+            .json();
+        assert_eq!(problem["code"], "bad_parameter", "{query}");
+    }
+
+    let wrong = json!({"position": "4", "reason": "twice"});
+    let refused = scene
+        .gobo
+        .post(&format!("{path}/discard"), &wrong)
+        .expect(400)
+        .json();
+    assert_eq!(refused["details"]["path"], "position", "{refused}");
+
+    let list = |more: &[&str]| {
+        stdout(
+            &scene,
+            &[&["dead-letters", "list", "ledger"], more].concat(),
+        )
+    };
+    assert_eq!(list(&[]).matches("no fees").count(), 2300);
+    let some = list(&["--after", "20", "--limit", "2"]);
+    assert!(some.contains(" 22  ") && some.contains(" 24  "), "{some}");
+    assert_eq!(some.matches("no fees").count(), 2);
+    assert!(some.ends_with("There are more: --after 24\n"), "{some}");
+    // Whoever reads along may have seen enough, as `head` has.
+    let mut unread = std::process::Command::new(gobo_tests::gobo_binary())
+        .args(["dead-letters", "list", "ledger", "--url", scene.gobo.url()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(unread.stdout.take());
+    let ended = unread.wait_with_output().unwrap();
+    assert!(
+        ended.status.success() && ended.stderr.is_empty(),
+        "{ended:?}"
+    );
+    let all: Value = serde_json::from_str(&list(&["--json"])).unwrap();
+    assert_eq!(all["dead_letters"].as_array().unwrap().len(), 2300);
+    assert_eq!(all["next"], Value::Null);
 }

@@ -3,7 +3,8 @@
 use gobo_tests::{Database, Gobo, wait_for};
 use serde_json::json;
 
-const SHOP: &str = r#"
+/// Its configuration, for the projection `page-views`.
+pub(crate) const SHOP: &str = r#"
 [sources.shop]
 table = "public.shop_events"
 notify = "shop"
@@ -23,7 +24,8 @@ recorded_at = "happened_at"
 source = "shop"
 "#;
 
-async fn shop() -> Database {
+/// A database with that table, and no events yet.
+pub(crate) async fn shop() -> Database {
     let database = Database::create().await;
     database
         .execute(

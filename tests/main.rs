@@ -5,10 +5,15 @@
 
 mod boundaries;
 mod cluster;
+mod console;
+mod commands;
 mod contract;
 mod dead_letters;
 mod deploy;
+mod diff_tables;
 mod foreign;
+mod generations;
+mod http;
 mod import;
 mod migrate;
 mod orders;
@@ -20,6 +25,7 @@ mod rebuild_fill;
 mod recovery;
 mod sandbox;
 mod scene;
+mod sdk;
 mod source;
 mod store;
 mod streams;

@@ -1,7 +1,7 @@
 //! The schema: made once, whoever starts first, and never by the wrong engine.
 
 use gobo::migrate::{MIGRATIONS, MigrateError, Migration, migrate, migrate_to};
-use gobo_tests::Database;
+use gobo_tests::{Cluster, Database, Gobo, Options};
 
 const EXTRA: Migration = Migration {
     version: MIGRATIONS[MIGRATIONS.len() - 1].version + 1,
@@ -108,4 +108,58 @@ async fn a_database_that_is_not_utf8_is_refused() {
     let mut client = sessions.connect("test", &[]).await.unwrap();
     let error = migrate(&mut client).await.unwrap_err().to_string();
     assert!(error.contains("encoding is LATIN1"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused() {
+    let database = Database::create().await;
+    let mut client = database.connect().await;
+    // What the server says of itself cannot be set, but asked of somebody else.
+    client
+        .batch_execute(
+            "create schema older; \
+             create function older.current_setting(name text) returns text language sql as $$ \
+                 select case name when 'server_version_num' then '130022' when 'server_version' then '13.22' \
+                        else pg_catalog.current_setting(name) end $$; \
+             set search_path = older, pg_catalog",
+        )
+        .await
+        .unwrap();
+    let error = migrate(&mut client).await.unwrap_err();
+    assert!(matches!(error, MigrateError::OldServer(_)));
+    assert_eq!(
+        error.to_string(),
+        "PostgreSQL 13.22 is too old: gobo needs version 14 or newer"
+    );
+    let made = "select count(*) from pg_namespace where nspname = 'gobo'";
+    assert_eq!(database.query_i64(made).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_refused_until_it_is_promoted() {
+    let mut cluster = Cluster::start(Options::ephemeral()).unwrap();
+    let database = Database::create_in(&cluster).await;
+    std::fs::write(cluster.data().join("standby.signal"), "").unwrap();
+    cluster.restart().unwrap();
+    let mut client = database.connect().await;
+    let error = migrate(&mut client).await.unwrap_err();
+    assert!(matches!(error, MigrateError::Standby), "{error}");
+    let refusal = Gobo::try_start(database.url(), "").unwrap_err();
+    assert!(
+        refusal.log.contains("is a standby: connect to the primary"),
+        "{}",
+        refusal.log
+    );
+    database.execute("select pg_promote()").await;
+    migrate(&mut client).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_cannot_use_the_schema_ends_with_the_reason() {
+    let database = Database::create().await;
+    let mut client = database.connect().await;
+    migrate_to(&mut client, &with_extra(EXTRA)).await.unwrap();
+    let refusal = Gobo::try_start(database.url(), "").unwrap_err();
+    assert_eq!(refusal.code, 1, "{}", refusal.log);
+    assert!(refusal.log.contains("use a newer gobo"), "{}", refusal.log);
 }

@@ -151,7 +151,7 @@ async fn diverged_after(scene: &Scene, events: &[Event]) -> bool {
 /// Retries all dead letters with mended code, and gives whether the generation has diverged. If it has not, its rows are
 /// those of a run in which nothing ever went wrong.
 async fn diverged_after_retry(scene: &Scene) -> bool {
-    scene.gobo.deploy("ledger-mended").expect(200);
+    scene.gobo.swap("ledger-mended").expect(200);
     scene.retry("ledger");
     scene.wait_for_letters("ledger", &[]);
     let diverged = scene.status("ledger")["diverged"].as_bool().unwrap();
@@ -236,7 +236,7 @@ async fn a_late_retry_that_reads_a_row_of_a_stream_that_still_waits_is_marked() 
         booked("a", json!({"amount": 1, "fee": 2, "match_account": "b"})),
     ];
     assert!(!diverged_after(&scene, &events).await);
-    scene.gobo.deploy("ledger-mended").expect(200);
+    scene.gobo.swap("ledger-mended").expect(200);
     let path = "/admin/projections/ledger/dead-letters/retry";
     scene
         .gobo
@@ -298,7 +298,7 @@ async fn a_late_retry_that_takes_a_key_which_another_stream_had_and_freed_is_mar
         let close = json!({"amount": 0, "account": freed, "close": true});
         assert!(!diverged_after(&scene, &[booked("q", close)]).await);
         // In a replay, `p` has the key, and `q` is refused.
-        scene.gobo.deploy("ledger-mended").expect(200);
+        scene.gobo.swap("ledger-mended").expect(200);
         scene.retry("ledger");
         scene.wait_for_letters("ledger", &[]);
         assert_eq!(scene.status("ledger")["diverged"], expected, "{freed}");

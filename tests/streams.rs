@@ -180,7 +180,13 @@ async fn bad_requests_are_problems_that_name_the_cause() {
     let broken = server
         .post("/streams/s/events", "{\"events\": [\n{]}")
         .await;
-    assert_eq!(broken.body["details"], json!({"line": 2, "column": 2}));
+    assert_eq!(
+        broken.body["details"],
+        json!({"path": "events", "line": 2, "column": 2})
+    );
+    let vague = format!(r#"{{"events":[{event}],"expected_version":"some"}}"#);
+    let vague = server.post("/streams/s/events", vague).await;
+    assert_eq!(vague.body["details"]["path"], "expected_version");
     let large = format!(
         r#"{{"events":[{{"type":"T","data":"{}"}}]}}"#,
         "x".repeat(1 << 20)

@@ -1,6 +1,9 @@
 //! The HTTP face: one router, composed of one room per concern.
 
 pub mod admin;
+mod body;
+pub mod console;
+mod drain;
 pub mod guard;
 pub mod health;
 pub mod problem;
@@ -69,7 +72,7 @@ pub struct Rooms {
     pub streams: Streams,
     /// `/read`
     pub reader: Reader,
-    /// `/admin`
+    /// `/admin`, and `/console` on top of it
     pub admin: Admin,
 }
 
@@ -78,6 +81,7 @@ pub fn router(config: &Config, rooms: Rooms) -> Router {
     Router::new()
         .merge(streams::router(rooms.streams))
         .merge(rooms.reader.router())
+        .merge(console::router(rooms.admin.clone()))
         .merge(admin::router(rooms.admin))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -100,7 +104,7 @@ async fn not_found(request: Request) -> Problem {
         format!("there is nothing at {}", request.uri().path()),
     )
     .with_hint(
-        "Paths: /read/{read_model}, /streams/{stream_id}/events, /events, /admin/projections, /health/live, /health/ready",
+        "Paths: /console, /read/{read_model}, /streams/{stream_id}/events, /events, /admin/projections, /health/live, /health/ready",
     )
 }
 

@@ -4,6 +4,7 @@ pub mod append;
 pub mod dead_letters;
 pub mod deploy;
 pub mod dev;
+pub mod diff;
 pub mod engine;
 pub mod events;
 pub mod generations;
@@ -13,6 +14,7 @@ pub mod restart;
 pub mod serve;
 pub mod status;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -74,6 +76,8 @@ pub fn run() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             let is_usage = error.is::<ConfigError>()
@@ -84,4 +88,10 @@ pub fn run() -> ExitCode {
             ExitCode::from(if is_usage { 2 } else { 1 })
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -186,9 +186,25 @@ impl Batch {
         self.text(&self.events[index].kind)
     }
 
+    /// What happened in event `index`: the text of a JSON value.
+    pub fn data(&self, index: usize) -> &str {
+        self.json(index, 4).unwrap_or_default()
+    }
+
+    /// What the producer of event `index` noted beside it: the text of a JSON value.
+    pub fn metadata(&self, index: usize) -> Option<&str> {
+        self.json(index, 5)
+    }
+
     /// The tuple of event `index`.
     pub fn tuple(&self, index: usize) -> &[u8] {
         &self.frame[self.events[index].tuple.clone()]
+    }
+
+    fn json(&self, index: usize, field: usize) -> Option<&str> {
+        // Both were checked when the event was pushed.
+        let fields = fields(self.tuple(index)).ok()?;
+        std::str::from_utf8(fields[field]?).ok()
     }
 
     fn text(&self, range: &Range<usize>) -> &str {

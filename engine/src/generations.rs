@@ -6,6 +6,7 @@
 
 mod begin;
 mod collect;
+pub mod diff;
 mod operate;
 mod promote;
 pub mod service;

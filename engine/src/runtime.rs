@@ -124,6 +124,7 @@ pub async fn serve(
             health.reached(Stage::Running);
             if let Ok(address) = address {
                 println!("listening on http://{address}");
+                tracing::info!("the console is at http://{address}/console");
             }
             services
         }

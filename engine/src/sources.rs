@@ -8,9 +8,9 @@ use tokio::sync::{Mutex, watch};
 
 use crate::config::{Config, OWN_SOURCE};
 use crate::db::Database;
-use crate::event::{Position, now_micros};
+use crate::event::{Batch, Position, now_micros};
 use crate::query::catalog::{Away, Head, Upstream};
-use crate::source::{Polling, Reader, Source};
+use crate::source::{Polling, Reader, Source, SourceError};
 
 /// Every source of the configuration by name. Clones are the same.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub struct Sources {
 
 struct Started {
     source: Source,
+    /// One for all who ask now and then, made when first asked: it holds a session.
+    reader: Arc<Mutex<Option<Reader>>>,
     upstream: Upstream,
 }
 
@@ -28,8 +30,14 @@ impl Sources {
     pub fn start(database: &Database, config: &Config) -> Self {
         let started = config.all_sources().into_iter().map(|(name, settings)| {
             let source = Source::start(database.clone(), &name, settings, Polling::default());
-            let upstream = upstream(&source);
-            (name, Started { source, upstream })
+            let reader = Arc::default();
+            let upstream = upstream(&source, &reader);
+            let started = Started {
+                source,
+                reader,
+                upstream,
+            };
+            (name, started)
         });
         Self {
             started: Arc::new(started.collect()),
@@ -54,6 +62,16 @@ impl Sources {
         self.started.get(name).map(|started| &started.upstream)
     }
 
+    /// The event at `position` of the source called `name`, in a batch that is empty when there is none.
+    pub async fn event_at(&self, name: &str, position: Position) -> Result<Batch, SourceError> {
+        let started = self.started.get(name).ok_or_else(|| {
+            SourceError::Refused(format!("the source \"{name}\" is not configured"))
+        })?;
+        let mut reader = started.reader.lock().await;
+        let reader = reader.get_or_insert_with(|| started.source.reader());
+        reader.event_at(position).await
+    }
+
     /// Up to where Gobo's own store (or what is configured under its name) has settled.
     pub fn own_safe_head(&self) -> watch::Receiver<Position> {
         let (sender, receiver) = watch::channel(0);
@@ -74,7 +92,7 @@ impl Sources {
     }
 }
 
-fn upstream(source: &Source) -> Upstream {
+fn upstream(source: &Source, reader: &Arc<Mutex<Option<Reader>>>) -> Upstream {
     let mut heads = source.safe_head();
     let (sender, head) = watch::channel(Head::default());
     tokio::spawn(async move {
@@ -93,9 +111,7 @@ fn upstream(source: &Source) -> Upstream {
             }
         }
     });
-    // One for all who ask, made when first asked: it holds a session when the answer is not in memory.
-    let reader: Arc<Mutex<Option<Reader>>> = Arc::default();
-    let (asked, poked) = (source.clone(), source.clone());
+    let (reader, asked, poked) = (reader.clone(), source.clone(), source.clone());
     Upstream {
         head,
         age_after: Arc::new(move |position| {

@@ -3,8 +3,8 @@
 use gobo_tests::{Database, Gobo, wait_until};
 use serde_json::{Value, json};
 
-use super::deploy;
 use super::module::Module;
+use super::{deploy, go_on};
 
 fn append(gobo: &Gobo, stream: &str) -> i64 {
     let event = json!({ "events": [{ "type": "Something", "data": {} }] });
@@ -91,7 +91,7 @@ async fn a_projection_that_stopped_says_where_and_goes_on_with_better_code() {
     wait_for_status(&gobo, "the projection to stop again", |s| {
         s["state"] == "stopped"
     });
-    deploy(&gobo, &Module::new("things")).expect(200);
+    go_on(&gobo, &Module::new("things")).expect(200);
     let running = wait_for_status(&gobo, "the projection to go on", |s| {
         s["position"] == position
     });
@@ -159,7 +159,7 @@ async fn dead_letters_are_listed_discarded_in_order_and_retried() {
         ],
     );
     // With better code all of them succeed.
-    deploy(&gobo, &Module::new("things")).expect(200);
+    go_on(&gobo, &Module::new("things")).expect(200);
     let retried = gobo
         .post(&format!("{path}/retry"), &json!({}))
         .expect(202)

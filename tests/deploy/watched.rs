@@ -102,7 +102,8 @@ async fn an_old_file_never_replaces_a_newer_deploy() {
     write(&folder.join("things.wasm"), &old.bytes());
     wait_for_hash(&gobo, "things", &old);
     gobo.put_bytes("/admin/projections/things", &new.bytes())
-        .expect(200);
+        .expect(202);
+    wait_for_hash(&gobo, "things", &new);
     gobo.start_again();
     // A file under another name with those old bytes is as old.
     write(&folder.join("copy.wasm"), &old.bytes());

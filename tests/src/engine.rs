@@ -178,6 +178,17 @@ impl Gobo {
         )
     }
 
+    /// The same, in the place of what is live: the rows are kept and the checkpoint goes on.
+    pub fn swap(&self, package: &str) -> Answer {
+        let module = crate::build::wasm_bytes(package);
+        self.request(
+            "POST",
+            "/admin/projections?mode=continue",
+            &[("content-type", "application/wasm")],
+            &module,
+        )
+    }
+
     /// Runs another `gobo` command against this engine.
     pub fn command(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(gobo_binary());

@@ -3,11 +3,13 @@
 //!
 //! Everything here panics when it fails, naming what it was about: its callers are tests.
 
+mod background;
 mod build;
 mod database;
 mod engine;
 mod wait;
 
+pub use background::Background;
 pub use build::{gobo_binary, wasm, wasm_bytes, workspace};
 pub use database::{Database, connect, shared_cluster};
 pub use engine::{Answer, Gobo, Refusal};

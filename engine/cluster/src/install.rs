@@ -1,24 +1,24 @@
 //! Installs a server from the system's packages.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::account;
 use crate::binaries::{self, Binaries};
+use crate::machine::Machine;
 
 /// A server and what the package managers call it.
 #[derive(Debug)]
-pub struct Package {
+pub(crate) struct Package {
     /// How people call it.
-    pub name: &'static str,
+    name: &'static str,
     apt: &'static str,
     dnf: &'static str,
     brew: &'static str,
 }
 
 /// PostgreSQL's server.
-pub const POSTGRESQL: Package = Package {
+pub(crate) const POSTGRESQL: Package = Package {
     name: "PostgreSQL",
     apt: "postgresql",
     dnf: "postgresql-server",
@@ -33,15 +33,15 @@ enum Manager {
 }
 
 impl Manager {
-    fn present() -> Option<Manager> {
+    fn of(machine: &Machine) -> Option<Manager> {
         let all = [
-            ("apt-get", Manager::Apt),
-            ("dnf", Manager::Dnf),
-            ("brew", Manager::Brew),
+            ("apt-get", "--version", Manager::Apt),
+            ("dnf", "--version", Manager::Dnf),
+            ("brew", "--prefix", Manager::Brew),
         ];
         all.into_iter()
-            .find(|(program, _)| succeeds(Command::new(program).arg("--version")))
-            .map(|(_, manager)| manager)
+            .find(|(program, question, _)| machine.succeeds(program, &[question]))
+            .map(|(_, _, manager)| manager)
     }
 }
 
@@ -68,11 +68,12 @@ install "$1" || { apt-get update; install "$1"; }
 "#;
 
 impl Package {
-    /// The command that installs the package on this system.
-    pub fn command_line(&self) -> String {
-        match Manager::present() {
-            Some(Manager::Apt) => format!("sudo apt-get install {}", self.apt),
-            Some(Manager::Dnf) => format!("sudo dnf install {}", self.dnf),
+    /// The command that installs the package on this machine.
+    pub(crate) fn command_line(&self, machine: &Machine) -> String {
+        let sudo = if machine.is_root() { "" } else { "sudo " };
+        match Manager::of(machine) {
+            Some(Manager::Apt) => format!("{sudo}apt-get install {}", self.apt),
+            Some(Manager::Dnf) => format!("{sudo}dnf install {}", self.dnf),
             Some(Manager::Brew) => format!("brew install {}", self.brew),
             None => format!(
                 "your system's package manager (the package is often called `{}`)",
@@ -83,73 +84,93 @@ impl Package {
 
     /// Installs the package when that is possible without asking anybody: as root, with a sudo that
     /// needs no password, or with Homebrew. Otherwise the error holds the command to run.
-    fn install(&self) -> Result<()> {
-        let Some(manager) = Manager::present() else {
+    fn install(&self, machine: &Machine) -> Result<()> {
+        let Some(manager) = Manager::of(machine) else {
             bail!(
                 "{} is missing and no package manager was found (apt-get, dnf, brew); install it with {}",
                 self.name,
-                self.command_line()
+                self.command_line(machine)
             );
         };
         let mut command = match manager {
-            Manager::Apt => self.privileged(&["sh", "-c", APT, "install", self.apt])?,
-            Manager::Dnf => self.privileged(&["dnf", "install", "-y", self.dnf])?,
+            Manager::Apt => self.privileged(machine, &["sh", "-c", APT, "install", self.apt])?,
+            Manager::Dnf => self.privileged(machine, &["dnf", "install", "-y", self.dnf])?,
             Manager::Brew => {
-                let mut command = Command::new("brew");
+                let mut command = machine.command("brew");
                 command.args(["install", self.brew]);
                 command
             }
         };
         let status = command
-            .stdin(Stdio::null())
             .status()
             .context("could not run the package manager")?;
         if !status.success() {
+            // Outside of containers it refuses, because it could not drop root's rights.
+            let account = match manager {
+                Manager::Brew if machine.is_root() => ", as an ordinary user",
+                _ => "",
+            };
             bail!(
-                "installing {} failed ({status}); its output is above. To try by hand:  {}",
+                "installing {} failed ({status}); its output is above. To try by hand{account}:  {}",
                 self.name,
-                self.command_line()
+                self.command_line(machine)
             );
         }
         Ok(())
     }
 
-    fn privileged(&self, arguments: &[&str]) -> Result<Command> {
-        if account::is_root() {
-            let mut command = Command::new(arguments[0]);
+    fn privileged(&self, machine: &Machine, arguments: &[&str]) -> Result<Command> {
+        if machine.is_root() {
+            let mut command = machine.command(arguments[0]);
             command.args(&arguments[1..]);
             return Ok(command);
         }
-        if !succeeds(Command::new("sudo").args(["-n", "true"])) {
+        if !machine.succeeds("sudo", &["-n", "true"]) {
             bail!(
                 "{} is missing and installing it needs root; run:  {}",
                 self.name,
-                self.command_line()
+                self.command_line(machine)
             );
         }
-        let mut command = Command::new("sudo");
+        let mut command = machine.command("sudo");
         command.arg("-n").args(arguments);
         Ok(command)
     }
 }
 
-/// The installed PostgreSQL, installing the system's package first when there is none. The package's
-/// own cluster is neither created nor started.
+/// The installed PostgreSQL, installing the system's package first when there is none. No server of
+/// the package is started; on Debian, which would do so, its cluster is not even created.
 pub fn install_postgresql() -> Result<Binaries> {
-    if let Ok(found) = binaries::find_binaries() {
-        return Ok(found);
-    }
-    POSTGRESQL.install()?;
-    binaries::find_binaries().context(
-        "the package was installed, but its server programs are not where they usually are",
-    )
+    install_on(&Machine::this())
 }
 
-fn succeeds(command: &mut Command) -> bool {
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    status.is_ok_and(|status| status.success())
+fn install_on(machine: &Machine) -> Result<Binaries> {
+    if let Ok(found) = binaries::find_on(machine) {
+        return Ok(found);
+    }
+    POSTGRESQL.install(machine)?;
+    if binaries::all_on(machine).is_empty() {
+        bail!(
+            "the package was installed, but `postgres` and `initdb` are neither on PATH nor where they usually are; \
+             put their folder on PATH"
+        );
+    }
+    binaries::find_on(machine)
 }
+
+/// How to get a newer version than the distribution's usual one.
+pub(crate) fn newer(machine: &Machine) -> String {
+    match Manager::of(machine) {
+        // Enterprise Linux 8 installs version 10 and 9 version 13, unless told otherwise.
+        Some(Manager::Dnf) => {
+            let sudo = if machine.is_root() { "" } else { "sudo " };
+            format!(
+                "run:  {sudo}dnf module reset postgresql && {sudo}dnf module install postgresql:16/server"
+            )
+        }
+        _ => "see https://www.postgresql.org/download/".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

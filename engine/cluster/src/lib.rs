@@ -1,6 +1,6 @@
 //! A private PostgreSQL server for `gobo dev`, the demo and the tests.
 //!
-//! [`binaries`] finds an installed PostgreSQL and [`install`] adds one; `place` decides where the
+//! [`binaries`] finds an installed PostgreSQL and [`install`] adds one, both on a `machine`; `place` decides where the
 //! data and the socket live and as whom the server runs; [`supervise`] runs a process that cannot
 //! outlive its owner; `lock` says who serves a folder already; [`cluster`] puts them together.
 //!
@@ -15,6 +15,7 @@ pub mod supervise;
 mod account;
 mod create;
 mod lock;
+mod machine;
 mod place;
 mod settings;
 mod trouble;

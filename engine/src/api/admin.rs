@@ -1,8 +1,8 @@
 //! `/admin/projections`: deploy, status, generations, logs, dead letters, restart.
 
-mod generations;
-mod letters;
-mod status;
+pub(crate) mod generations;
+pub(crate) mod letters;
+pub(crate) mod status;
 
 use std::sync::Arc;
 
@@ -26,9 +26,6 @@ use crate::ownership::Activity;
 use crate::read_model::schema::SchemaError;
 use crate::registry::{LoadStoredError, LoadingError, Registry};
 use crate::sources::Sources;
-
-/// Bytes beyond the limit that are read and thrown away.
-const DRAINED: usize = 256 << 20;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -152,28 +149,17 @@ async fn deploy_bytes(
     Ok((status, Json(json!(outcome))).into_response())
 }
 
-/// Reads a module. What is too large is read to its end all the same, within bounds: most clients look at the answer only
-/// when they have sent everything.
 async fn read_module(body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
     let mut wasm = Vec::new();
-    let mut length = 0_usize;
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| {
             Problem::bad_request("bad_body", format!("the module did not arrive: {error}"))
         })?;
-        length = length.saturating_add(chunk.len());
-        if length <= limit {
-            wasm.extend_from_slice(&chunk);
-        } else {
-            wasm = Vec::new();
+        if wasm.len() + chunk.len() > limit {
+            return Err(too_large(limit));
         }
-        if length > limit.saturating_add(DRAINED) {
-            break;
-        }
-    }
-    if length > limit {
-        return Err(too_large(limit));
+        wasm.extend_from_slice(&chunk);
     }
     Ok(wasm)
 }

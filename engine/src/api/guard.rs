@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
+use super::drain::Rest;
 use super::problem::Problem;
 
 /// Bytes of the framework's own error texts.
@@ -42,6 +43,13 @@ pub fn guarded(router: Router, guard: Arc<Guard>) -> Router {
 }
 
 async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let (request, rest) = Rest::lend(request);
+    let response = answer(&guard, request, next).await;
+    rest.drain().await;
+    response
+}
+
+async fn answer(guard: &Guard, request: Request, next: Next) -> Response {
     if guard.loopback
         && let Err(problem) = names_this_machine(request.uri(), request.headers())
     {

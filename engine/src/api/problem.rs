@@ -93,6 +93,11 @@ impl Problem {
     pub fn status(&self) -> StatusCode {
         self.status
     }
+
+    /// What happened, in a sentence.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
 }
 
 impl From<tokio_postgres::Error> for Problem {

@@ -29,6 +29,9 @@ use crate::query::scan::{self, Parameter, Plus};
 use crate::query::sql::{self, Target};
 use crate::query::{Failure, Freshness, Limits, Refusal, nearest, parse};
 
+/// How many generations may come and go during one request, which may have waited for long.
+const MOST_GONE: usize = 3;
+
 /// Everything that reading needs. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Reader {
@@ -91,7 +94,7 @@ async fn row(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Resp
     respond(&reader, &uri, model, Some(key), &headers).await
 }
 
-/// Answers from the live generation; once more from the next one, if the first is gone meanwhile.
+/// Answers from the live generation; from the next one, if that is gone meanwhile.
 async fn respond(
     reader: &Reader,
     uri: &Uri,
@@ -104,7 +107,7 @@ async fn respond(
         Ok(ask) => ask,
         Err(problem) => return problem.into_response(),
     };
-    let mut is_retry = false;
+    let mut gone = 0;
     loop {
         let live = match ask.live() {
             Ok(live) => live,
@@ -112,8 +115,8 @@ async fn respond(
         };
         match ask.answer(&live).await {
             Ok(response) => return response,
-            Err(Stop::Failed(Failure::Gone)) if !is_retry => {
-                is_retry = true;
+            Err(Stop::Failed(Failure::Gone)) if gone < MOST_GONE => {
+                gone += 1;
                 shared.catalog.refreshed(&live).await;
             }
             Err(Stop::Failed(failure)) => return problem(failure, &shared.limits).into_response(),

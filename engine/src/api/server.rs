@@ -1,5 +1,7 @@
 //! Connections: accepted in bounded number, ended in bounded time.
 
+mod patience;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +9,16 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::shutdown::Shutdown;
+use patience::Patient;
 
 /// How long a client may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(15);
+/// How long a client may leave an answer lying that it could read.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How long requests that are being answered may take once the end was asked for.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -23,6 +28,16 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     max_connections: usize,
+    shutdown: Shutdown,
+) {
+    serve_within(listener, router, max_connections, PATIENCE, shutdown).await;
+}
+
+async fn serve_within(
+    listener: TcpListener,
+    router: Router,
+    max_connections: usize,
+    patience: Duration,
     mut shutdown: Shutdown,
 ) {
     let connections = Arc::new(Semaphore::new(max_connections));
@@ -38,6 +53,9 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
+                // Small answers would otherwise wait for the client's acknowledgement.
+                let _ = stream.set_nodelay(true);
+                let stream = Patient::new(stream, patience);
                 let connection = connection(stream, router.clone(), shutdown.clone());
                 tokio::spawn(async move {
                     connection.await;
@@ -61,9 +79,7 @@ pub async fn serve(
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, mut shutdown: Shutdown) {
-    // Small answers would otherwise wait for the client's acknowledgement.
-    let _ = stream.set_nodelay(true);
+async fn connection(stream: Patient, router: Router, mut shutdown: Shutdown) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
@@ -77,3 +93,6 @@ async fn connection(stream: TcpStream, router: Router, mut shutdown: Shutdown) {
     serving.as_mut().graceful_shutdown();
     let _ = serving.await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
+use super::body;
 use super::problem::Problem;
 use crate::event::Position;
 use crate::store::{
@@ -70,18 +71,11 @@ async fn append(
     request: Request,
 ) -> Result<Response, Problem> {
     let Path(stream_id) = path.map_err(bad_path)?;
-    // Whatever its content type: curl's default must not be an obstacle.
     let body = Bytes::from_request(request, &())
         .await
         .map_err(|rejection| bad_body(&rejection, state.body_limit))?;
-    // The parser would take an array as well.
-    if body.trim_ascii_start().first() == Some(&b'[') {
-        return Err(
-            Problem::bad_request("bad_json", "the body is an array, not an object")
-                .with_hint(append_hint()),
-        );
-    }
-    let body: AppendBody<'_> = serde_json::from_slice(&body).map_err(bad_json)?;
+    let body: AppendBody<'_> =
+        body::object(&body).map_err(|problem| problem.with_hint(append_hint()))?;
     let appended = state
         .store
         .append(&stream_id, body.expected_version, body.events.get())
@@ -212,12 +206,6 @@ fn bad_body(rejection: &BytesRejection, limit: usize) -> Problem {
         .with_hint("Append in several parts, or raise the limit in the configuration.");
     }
     Problem::bad_request("bad_body", rejection.body_text())
-}
-
-fn bad_json(error: serde_json::Error) -> Problem {
-    Problem::bad_request("bad_json", format!("the body cannot be read: {error}"))
-        .with_details(json!({"line": error.line(), "column": error.column()}))
-        .with_hint(append_hint())
 }
 
 fn append_hint() -> String {

@@ -1,18 +1,25 @@
 //! `gobo dead-letters`: events that a projection could not process.
 
+use std::io::{self, Write};
+
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::engine::{Engine, EngineArgs, encoded};
 
+/// Dead letters that are asked for at once.
+const PAGE: u64 = 1_000;
+
 /// List, retry or discard the events that a projection could not process.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   gobo dead-letters list orders
+  gobo dead-letters list orders --limit 20 --after 4711
   gobo dead-letters retry orders
   gobo dead-letters retry orders --stream order-17
-  gobo dead-letters discard orders --position 4711 --reason \"duplicate of 4710, checked with sales\"")]
+  gobo dead-letters discard orders --position 4711 --reason \"duplicate of 4710, checked with sales\"
+  gobo dead-letters discard orders --stream test-1 --whole-stream --reason \"a test\"")]
 pub struct DeadLettersArgs {
     #[command(subcommand)]
     action: Action,
@@ -26,7 +33,13 @@ enum Action {
     List {
         /// The projection.
         projection: String,
-        /// Print the engine's answer as JSON.
+        /// Only those after this position.
+        #[arg(long)]
+        after: Option<i64>,
+        /// At most so many [default: all].
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+        /// Print them as one JSON object.
         #[arg(long)]
         json: bool,
     },
@@ -48,6 +61,9 @@ enum Action {
         /// The one at this position.
         #[arg(long)]
         position: Option<i64>,
+        /// All of the stream, not only its first one.
+        #[arg(long, requires = "stream", conflicts_with = "position")]
+        whole_stream: bool,
         /// Why it is given up; kept with it.
         #[arg(long)]
         reason: String,
@@ -64,12 +80,15 @@ pub fn run(args: &DeadLettersArgs) -> Result<()> {
         )
     };
     match &args.action {
-        Action::List { projection, json } => {
-            let answer: Value = engine.get(&path(projection, ""))?;
-            match json {
-                true => println!("{answer:#}"),
-                false => print(&answer),
-            }
+        Action::List {
+            projection,
+            after,
+            limit,
+            json,
+        } => {
+            let path = path(projection, "");
+            let (after, limit) = (after.unwrap_or(0), limit.unwrap_or(u64::MAX));
+            list(&engine, &path, after, limit, *json)?;
         }
         Action::Retry { projection, stream } => {
             let body = json!({ "stream_id": stream }).to_string();
@@ -80,40 +99,84 @@ pub fn run(args: &DeadLettersArgs) -> Result<()> {
             projection,
             stream,
             position,
+            whole_stream,
             reason,
         } => {
-            let body = json!({ "stream_id": stream, "position": position, "reason": reason });
+            let body = json!({
+                "stream_id": stream, "position": position, "whole_stream": whole_stream, "reason": reason,
+            });
             let answer: Value = engine.post(&path(projection, "/discard"), &body.to_string())?;
-            println!(
-                "discarded event {} of stream {}; {} that waited behind it are tried again",
-                answer["discarded"]["position"],
-                answer["discarded"]["stream_id"],
-                answer["retried"]
+            let (first, stream) = (
+                &answer["discarded"]["position"],
+                &answer["discarded"]["stream_id"],
             );
+            match whole_stream {
+                true => println!(
+                    "discarded {} events of stream {stream}, from event {first} on",
+                    answer["count"]
+                ),
+                false => println!(
+                    "discarded event {first} of stream {stream}; {} that waited behind it are tried again",
+                    answer["retried"]
+                ),
+            }
         }
     }
     Ok(())
 }
 
-fn print(answer: &Value) {
-    let letters = answer["dead_letters"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
-    if letters.is_empty() {
-        println!("no dead letters");
-    }
-    for letter in letters {
-        let text = |member: &str| letter[member].as_str().unwrap_or_default();
-        println!(
-            "{:>12}  {:9}  {}  {}  (attempts: {})",
-            letter["position"].to_string(),
-            text("state"),
-            text("stream_id"),
-            text("event_type"),
-            letter["attempts"],
-        );
-        for line in text("message").lines() {
-            println!("              {line}");
+/// Prints page after page; JSON is gathered first, since it is one object.
+fn list(engine: &Engine, path: &str, mut after: i64, mut limit: u64, json: bool) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let mut gathered = Vec::new();
+    let mut seen = false;
+    let next = loop {
+        let page = limit.min(PAGE);
+        let mut answer: Value = engine.get(&format!("{path}?after={after}&limit={page}"))?;
+        let letters = match answer["dead_letters"].take() {
+            Value::Array(letters) => letters,
+            _ => Vec::new(),
+        };
+        limit = limit.saturating_sub(letters.len() as u64);
+        seen |= !letters.is_empty();
+        match json {
+            true => gathered.extend(letters),
+            false => letters
+                .iter()
+                .try_for_each(|letter| print(&mut out, letter))?,
         }
+        match answer["next"].as_i64() {
+            Some(next) if limit > 0 => after = next,
+            next => break next,
+        }
+    };
+    if json {
+        writeln!(
+            out,
+            "{:#}",
+            json!({ "dead_letters": gathered, "next": next })
+        )?;
+    } else if !seen {
+        writeln!(out, "no dead letters")?;
+    } else if let Some(next) = next {
+        writeln!(out, "There are more: --after {next}")?;
     }
+    Ok(())
+}
+
+fn print(out: &mut impl Write, letter: &Value) -> io::Result<()> {
+    let text = |member: &str| letter[member].as_str().unwrap_or_default();
+    writeln!(
+        out,
+        "{:>12}  {:9}  {}  {}  (attempts: {})",
+        letter["position"].to_string(),
+        text("state"),
+        text("stream_id"),
+        text("event_type"),
+        letter["attempts"],
+    )?;
+    for line in text("message").lines() {
+        writeln!(out, "              {line}")?;
+    }
+    Ok(())
 }

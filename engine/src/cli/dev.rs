@@ -9,6 +9,7 @@ use gobo_cluster::{Cluster, Options};
 
 use super::serve::{block_on, serve, start_log};
 use crate::config::{Config, mask_password};
+use crate::runtime;
 
 /// The database of the private server.
 const DATABASE: &str = "gobo";
@@ -81,8 +82,12 @@ fn engine(args: &DevArgs, url: String, cluster: Option<&Cluster>) -> Result<()> 
     config.plugins.watch = Some(plugins.clone());
     config.check()?;
     start_log(&config);
-    print_banner(args, &config, cluster, &plugins);
-    block_on(serve(config))
+    block_on(async {
+        let listener = runtime::bind(config.listen).await?;
+        // Port 0 stands for any free one: the one that it became is shown.
+        print_banner(listener.local_addr()?, &config, cluster, &plugins);
+        serve(config, listener).await
+    })
 }
 
 fn start_database(data: &Path) -> Result<Cluster> {
@@ -92,8 +97,8 @@ fn start_database(data: &Path) -> Result<Cluster> {
     )
 }
 
-fn print_banner(args: &DevArgs, config: &Config, cluster: Option<&Cluster>, plugins: &Path) {
-    let web = format!("http://{}", args.listen);
+fn print_banner(address: SocketAddr, config: &Config, cluster: Option<&Cluster>, plugins: &Path) {
+    let web = format!("http://{address}");
     let shown = plugins.display();
     eprintln!();
     match cluster {
@@ -126,6 +131,7 @@ fn print_banner(args: &DevArgs, config: &Config, cluster: Option<&Cluster>, plug
     );
     eprintln!("  read       curl {web}/read/READ_MODEL");
     eprintln!("  status     curl {web}/admin/projections");
+    eprintln!("  console    {web}/console");
     eprintln!("  Ctrl-C stops everything");
     eprintln!();
 }

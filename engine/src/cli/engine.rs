@@ -7,6 +7,8 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub use crate::query::scan::encode as encoded;
+
 /// The largest answer that is read.
 const ANSWER_LIMIT: u64 = 256 << 20;
 
@@ -136,18 +138,4 @@ impl Engine {
             _ => Err(anyhow!(message)),
         }
     }
-}
-
-/// Text as one segment of a path, or as a value in a query.
-pub fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }

@@ -67,11 +67,7 @@ pub fn run(args: &EventsArgs) -> Result<()> {
     if args.types.iter().any(|kind| kind.contains(',')) {
         bail!("a --type with a comma cannot be asked for");
     }
-    match Listing::begin(args)?.run() {
-        // Whoever read our output has seen enough.
-        Err(error) if is_broken_pipe(&error) => Ok(()),
-        result => result,
-    }
+    Listing::begin(args)?.run()
 }
 
 struct Listing<'a> {
@@ -180,10 +176,4 @@ impl<'a> Listing<'a> {
         out.flush()?;
         Ok(())
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -39,12 +40,14 @@ pub fn run(args: ServeArgs) -> Result<()> {
         return Ok(());
     }
     start_log(&config);
-    block_on(serve(config))
+    block_on(async {
+        let listener = runtime::bind(config.listen).await?;
+        serve(config, listener).await
+    })
 }
 
 /// Serves until a signal ends it.
-pub(super) async fn serve(config: Config) -> Result<()> {
-    let listener = runtime::bind(config.listen).await?;
+pub(super) async fn serve(config: Config, listener: TcpListener) -> Result<()> {
     let (trigger, shutdown) = shutdown::channel();
     end_on_signals(trigger)?;
     runtime::serve(config, listener, shutdown).await?;

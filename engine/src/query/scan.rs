@@ -46,6 +46,20 @@ pub enum Plus {
     IsPlus,
 }
 
+/// Text as one segment of a path, or as a value in a query.
+pub fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
 /// Decodes percent escapes. Refused: malformed escapes, what is not UTF-8, and NUL, which PostgreSQL cannot store.
 pub fn decode(text: &str, plus: Plus) -> Result<String, Refusal> {
     let bad = |what: &str| {

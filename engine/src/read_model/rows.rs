@@ -333,6 +333,19 @@ mod tests {
     }
 
     #[test]
+    fn a_pinned_row_that_has_moved_on_can_be_replaced_by_a_smaller_one() {
+        let mut cache = Cache::new(1, 4 * (ENTRY_OVERHEAD + 16));
+        cache.put(0, key(0), row(0), 1);
+        // The third entry is one too many for the young half, and so is the third after it.
+        for n in 1..=5 {
+            cache.put(0, key(n), row(n), 0);
+        }
+        assert_eq!(cache.young_bytes, 0, "{:?}", cache.young[0].keys());
+        cache.put(0, key(0), None, 1);
+        assert_eq!(cache.get(0, &key(0)), Some(None));
+    }
+
+    #[test]
     fn cache_stays_bounded_and_keeps_what_is_not_committed() {
         let mut cache = Cache::new(1, 100 * (ENTRY_OVERHEAD + 16));
         cache.put(0, key(0), row(0), 1);

@@ -386,7 +386,6 @@ pub async fn read_tables(
         let names: Vec<String> = row.get("columns");
         let kinds: Vec<u32> = row.get("types");
         let required: Vec<bool> = row.get("required");
-        let place = |name: &String| names.iter().position(|other| other == name);
         let columns: Vec<Column> = names
             .iter()
             .zip(kinds)
@@ -401,13 +400,14 @@ pub async fn read_tables(
                 })
             })
             .collect();
+        // Columns that were added later stand behind the engine's own.
+        let place = |name: &String| columns.iter().position(|column| column.name == *name);
         let key: Vec<String> = row.get("key");
         let indexes: Vec<String> = row.get("indexes");
         models.push(ReadModel {
             name: row.get("name"),
             comment: None,
             per_stream: names.iter().any(|name| name == STREAM_COLUMN),
-            columns,
             key: key.iter().filter_map(place).collect(),
             indexes: indexes
                 .iter()
@@ -419,6 +419,7 @@ pub async fn read_tables(
                         .collect()
                 })
                 .collect(),
+            columns,
         });
     }
     Ok(models)

@@ -111,3 +111,25 @@ pub(crate) fn snake(name: &str) -> String {
     }
     snake
 }
+
+#[cfg(test)]
+mod tests {
+    use super::RESERVED;
+    use crate::read_model::derive;
+
+    #[test]
+    fn a_reserved_column_name_does_not_compile() {
+        for name in RESERVED {
+            let field = syn::Ident::new_raw(name, proc_macro2::Span::call_site());
+            let by_field = syn::parse_quote! { struct Row { #[key] id: i64, #field: String } };
+            let by_attribute = syn::parse_quote! {
+                struct Row { #[key] id: i64, #[column(name = #name)] other: String }
+            };
+            for input in [by_field, by_attribute] {
+                let refused = derive(&input).unwrap_err().to_string();
+                let expected = format!("`{name}` is a parameter of the query grammar");
+                assert!(refused.contains(&expected), "{name}: {refused}");
+            }
+        }
+    }
+}

@@ -9,11 +9,12 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::Stream;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::letters::json_body;
+use super::status::GenerationStatus;
 use super::{Admin, status};
 use crate::api::problem::Problem;
 use crate::generations::{Decision, GenerationError};
@@ -47,13 +48,13 @@ pub(super) async fn list(
 pub(super) async fn one(
     State(admin): State<Admin>,
     Path((name, generation)): Path<(String, i64)>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<GenerationStatus>, Problem> {
     Ok(Json(find(&admin, &name, generation).await?))
 }
 
-async fn find(admin: &Admin, name: &str, generation: i64) -> Result<Value, Problem> {
+async fn find(admin: &Admin, name: &str, generation: i64) -> Result<GenerationStatus, Problem> {
     let all = status::generations(admin, name).await?;
-    let found = (all.into_iter()).find(|found| found["generation"] == generation);
+    let found = (all.into_iter()).find(|found| found.status.generation == generation);
     found.ok_or_else(|| {
         let projection = name.to_owned();
         let what = generation.to_string();
@@ -150,64 +151,66 @@ pub(super) async fn progress(
     let first = find(&admin, &name, generation).await?;
     let mut pace = Pace::default();
     let reports = futures_util::stream::unfold(Some(first), move |report| {
-        let report = report.map(|report| pace.measure(report));
+        let report = report.map(|report| (pace.measure(&report), report));
         let (admin, name) = (admin.clone(), name.clone());
         async move {
-            let report = report?;
-            let is_building = report["stage"] == "building";
+            let (shown, report) = report?;
+            let is_building = report.stage == "building";
             let kind = if is_building { "progress" } else { "end" };
-            let event = Event::default().event(kind).data(report.to_string());
-            let next = match is_building {
-                false => None,
-                true => {
-                    tokio::time::sleep(REPORT).await;
-                    let gone = || json!({ "generation": generation, "stage": "gone" });
-                    Some(match find(&admin, &name, generation).await {
-                        Ok(next) => next,
-                        Err(problem) if problem.is_not_found() => gone(),
-                        // The database is away: nothing new is known.
-                        Err(_) => report,
-                    })
-                }
+            let event = Event::default().event(kind).data(json!(shown).to_string());
+            if !is_building {
+                return Some((Ok(event), None));
+            }
+            tokio::time::sleep(REPORT).await;
+            let next = match find(&admin, &name, generation).await {
+                Ok(next) => next,
+                Err(problem) if problem.is_not_found() => GenerationStatus {
+                    stage: "gone".into(),
+                    ..report
+                },
+                // The database is away: nothing new is known.
+                Err(_) => report,
             };
-            Some((Ok(event), next))
+            Some((Ok(event), Some(next)))
         }
     });
     Ok(Sse::new(reports).keep_alive(KeepAlive::default()))
 }
 
-/// How fast a generation moves, by what was reported of it.
+/// A report with how fast the generation moves; null as long as that is not known.
+#[derive(Serialize)]
+struct Progress {
+    #[serde(flatten)]
+    generation: GenerationStatus,
+    positions_per_second: Option<f64>,
+    eta_seconds: Option<f64>,
+}
+
+/// How fast a generation moves, by what was reported of it: a moving average.
 #[derive(Default)]
 struct Pace {
     seen: Option<(Instant, i64)>,
-    positions_per_second: f64,
+    positions_per_second: Option<f64>,
 }
 
 impl Pace {
-    /// Adds `positions_per_second` and `eta_seconds` to a report; null as long as they are not known.
-    fn measure(&mut self, mut report: Value) -> Value {
-        let position = report["position"].as_i64().unwrap_or_default();
-        let now = Instant::now();
+    fn measure(&mut self, report: &GenerationStatus) -> Progress {
+        let (now, position) = (Instant::now(), report.status.position);
         if let Some((at, before)) = self.seen {
-            let seconds = (now - at).as_secs_f64();
-            if seconds > 0.1 {
-                let rate = (position - before).max(0) as f64 / seconds;
-                let weight = if self.positions_per_second == 0.0 {
-                    1.0
-                } else {
-                    0.3
-                };
-                self.positions_per_second += weight * (rate - self.positions_per_second);
-                self.seen = Some((now, position));
-            }
-        } else {
-            self.seen = Some((now, position));
+            let lately = (position - before).max(0) as f64 / (now - at).as_secs_f64().max(0.001);
+            let rate = self
+                .positions_per_second
+                .map_or(lately, |rate| rate + 0.3 * (lately - rate));
+            self.positions_per_second = Some(rate);
         }
-        let left = report["head_position"].as_i64().map(|head| head - position);
-        let eta = left.filter(|_| self.positions_per_second > 0.0);
-        report["positions_per_second"] = json!(self.positions_per_second.round());
-        report["eta_seconds"] =
-            json!(eta.map(|left| (left.max(0) as f64 / self.positions_per_second).round()));
-        report
+        self.seen = Some((now, position));
+        let end = report.until.or(report.status.head_position);
+        let rate = self.positions_per_second.filter(|rate| *rate > 0.0);
+        let left = end.map(|end| (end - position).max(0) as f64);
+        Progress {
+            generation: report.clone(),
+            positions_per_second: self.positions_per_second.map(f64::round),
+            eta_seconds: left.zip(rate).map(|(left, rate)| (left / rate).round()),
+        }
     }
 }
