@@ -1,6 +1,8 @@
 //! The source: what is refused, what holds the safe head back, and how events are read.
 
+mod lookup;
 mod refusals;
+mod shared;
 
 use std::time::Duration;
 

@@ -2,12 +2,15 @@
 //!
 //! One [`Source`] per event table. Its tail task holds one session: it listens, computes the safe head (see
 //! `safe_head.rs` for the rule), and reads new events once into a ring for all readers. A [`Reader`] is served from the
-//! ring at the head, and reads on a connection of its own when it is behind.
+//! ring at the head, and reads on a connection of its own when it is behind. Those that rebuild read together, when they
+//! are at about the same place (see `convoy.rs`).
 //!
 //! A notification, a poll and [`Source::poke`] all mean the same: look. What is found never depends on why.
 
 mod columns;
 mod config;
+mod convoy;
+mod lookup;
 mod reader;
 mod ring;
 mod safe_head;
@@ -15,7 +18,7 @@ mod scan;
 mod tail;
 mod wake;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -25,6 +28,7 @@ use crate::db::Database;
 use crate::event::Position;
 use columns::Table;
 pub use config::{Columns, Expression, Fence, Field, Polling, SourceConfig};
+use convoy::Convoys;
 pub use reader::Reader;
 use ring::Ring;
 
@@ -106,6 +110,9 @@ struct Shared {
     poked: Notify,
     readers: AtomicUsize,
     ring: Mutex<Ring>,
+    convoys: Mutex<Convoys>,
+    /// Something changed in the convoys that somebody may wait for.
+    moved: Notify,
     /// A checkpoint that was verified, and in which epoch.
     verified: Mutex<(u64, Position)>,
 }
@@ -133,6 +140,8 @@ impl Source {
             poked: Notify::new(),
             readers: AtomicUsize::new(0),
             ring: Mutex::new(Ring::new(polling.ring_bytes)),
+            convoys: Mutex::new(Convoys::new(polling.ring_bytes)),
+            moved: Notify::new(),
             verified: Mutex::new((0, 0)),
         });
         let tail = tail::Tail::new(database.clone(), config, polling, shared.clone());
@@ -165,7 +174,14 @@ impl Source {
 
     /// A reader of this source.
     pub fn reader(&self) -> Reader {
-        Reader::new(self.clone())
+        Reader::new(self.clone(), None)
+    }
+
+    /// A reader that has a long way to go: with others of its kind that are at about the same place it shares one scan of
+    /// the events. What it gives is what any other reader gives.
+    pub fn rebuilding_reader(&self) -> Reader {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Reader::new(self.clone(), Some(LAST.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// Waits until something may be read after `after`, however long the database is away. Fails only when the source
@@ -221,6 +237,10 @@ impl Source {
 impl Shared {
     fn ring(&self) -> MutexGuard<'_, Ring> {
         locked(&self.ring)
+    }
+
+    fn convoys(&self) -> MutexGuard<'_, Convoys> {
+        locked(&self.convoys)
     }
 }
 

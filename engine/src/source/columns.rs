@@ -20,10 +20,41 @@ pub(super) struct Table {
     name: String,
     role: String,
     position: String,
+    stream_id: String,
+    /// The column behind it, if it is one.
+    stream_column: Option<String>,
     kind: String,
     recorded_at: String,
     event_id: String,
     fields: String,
+}
+
+/// Which events a statement reads: those in `(after, through]` that `only` lets through.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Selection<'a> {
+    pub(super) after: Position,
+    pub(super) through: Position,
+    pub(super) only: Only<'a>,
+}
+
+/// A filter on events.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Only<'a> {
+    /// Those of these types; all of them without any list.
+    Types(Option<&'a [String]>),
+    /// Those of one stream, by this path.
+    Stream(&'a str, Path),
+}
+
+/// By which index a stream's events are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Path {
+    /// One that begins with the stream, and has the position next: nothing is looked at in vain, nothing sorted.
+    StreamAndPosition,
+    /// One that begins with the stream: all of its events are looked at.
+    Stream,
+    /// That on the position: the events of all streams are looked at.
+    Position,
 }
 
 /// A server process, never confused with a later one of the same number.
@@ -70,6 +101,11 @@ impl Table {
             name,
             role: row.get("role"),
             position: quoted(&columns.position),
+            stream_id: cast(&columns.stream_id, "text"),
+            stream_column: match &columns.stream_id {
+                Field::Column(name) => Some(quoted(name)),
+                Field::Expression(_) => None,
+            },
             kind: cast(&columns.kind, "text"),
             recorded_at: cast(&columns.recorded_at, "timestamptz"),
             event_id: cast(&columns.event_id, "uuid"),
@@ -148,31 +184,55 @@ impl Table {
         )
     }
 
-    /// Reads at most `limit` events in `(after, through]` as binary tuples, in order.
-    pub(super) fn copy_sql(
-        &self,
-        after: Position,
-        through: Position,
-        types: Option<&[String]>,
-        limit: usize,
-    ) -> String {
-        let Self {
-            name,
-            position,
-            fields,
-            ..
-        } = self;
-        let mut sql = format!(
-            "copy (select {fields} from {name} where {position} > {after} and {position} <= {through}"
-        );
-        if let Some(types) = types {
-            sql.push_str(&self.kind_filter(types));
+    /// Reads at most `limit` of the selected events as binary tuples, in order.
+    pub(super) fn copy_sql(&self, selection: Selection<'_>, limit: usize) -> String {
+        let query = self.select_sql(&self.fields, selection, limit);
+        format!("copy ({query}) to stdout (format binary)")
+    }
+
+    /// Says how the server would read the selected events.
+    pub(super) fn explain_sql(&self, selection: Selection<'_>, limit: usize) -> String {
+        let query = self.select_sql(&self.fields, selection, limit);
+        format!("explain (format json) {query}")
+    }
+
+    fn select_sql(&self, fields: &str, selection: Selection<'_>, limit: usize) -> String {
+        let Selection {
+            after,
+            through,
+            only,
+        } = selection;
+        let Self { name, .. } = self;
+        let mut position = self.position.clone();
+        let filter = match only {
+            Only::Types(None) => String::new(),
+            Only::Types(Some(types)) => self.kind_filter(types),
+            Only::Stream(stream, path) => {
+                if path == Path::Stream {
+                    // Not what the index on the position holds, which would look at every event in between.
+                    position.push_str(" + 0");
+                }
+                self.stream_filter(stream, path)
+            }
+        };
+        format!(
+            "select {fields} from {name} where {position} > {after} and {position} <= {through}{filter} \
+             order by {position} limit {limit}"
+        )
+    }
+
+    fn stream_filter(&self, stream: &str, path: Path) -> String {
+        if stream.contains('\0') {
+            return " and false".into();
         }
-        let _ = write!(
-            sql,
-            " order by {position} limit {limit}) to stdout (format binary)"
-        );
-        sql
+        let literal = stream.replace('\'', "''");
+        let mut filter = format!(" and {} = '{literal}'", self.stream_id);
+        if let (Some(column), Path::Stream | Path::StreamAndPosition) = (&self.stream_column, path)
+        {
+            // An index on a uuid, say, is of use only to who compares with a uuid.
+            let _ = write!(filter, " and {column} = '{literal}'");
+        }
+        filter
     }
 
     fn kind_filter(&self, types: &[String]) -> String {
@@ -213,20 +273,22 @@ impl Table {
         format!("select {event_id} from {name} where {position} = $1::int8")
     }
 
-    /// The first position in `(after, through]`, of any of the types.
-    pub(super) fn first_sql(
-        &self,
-        after: Position,
-        through: Position,
-        types: Option<&[String]>,
-    ) -> String {
-        let Self { name, position, .. } = self;
-        let filter = types
-            .map(|types| self.kind_filter(types))
-            .unwrap_or_default();
+    /// The first position that is selected.
+    pub(super) fn first_sql(&self, selection: Selection<'_>) -> String {
+        self.select_sql(&format!("{}::int8", self.position), selection, 1)
+    }
+
+    /// The first position in `($1, $2]` of an event that was stored after `$3`.
+    pub(super) fn later_sql(&self) -> String {
+        let Self {
+            name,
+            position,
+            recorded_at,
+            ..
+        } = self;
         format!(
-            "select {position}::int8 from {name} where {position} > {after} and {position} <= {through}{filter} \
-             order by {position} limit 1"
+            "select {position}::int8 from {name} where {position} > $1::int8 and {position} <= $2::int8 \
+             and {recorded_at} > $3::timestamptz order by {position} limit 1"
         )
     }
 }

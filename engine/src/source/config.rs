@@ -127,7 +127,8 @@ pub struct Polling {
     pub pending: Duration,
     /// The longest pause while a writer is waited for.
     pub pending_longest: Duration,
-    /// How many bytes of the newest events are kept for all readers.
+    /// How many bytes of the newest events are kept for all readers; and as many of older ones for those that rebuild
+    /// together.
     pub ring_bytes: usize,
 }
 

@@ -1,16 +1,23 @@
 //! One consumer's way through a source: from memory at the head, on its own connection behind it.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::columns::{Table, failed, refused};
+use super::columns::{Only, Selection, Table, failed, refused};
+use super::convoy::{self, Ask, Chunk, Next};
 use super::ring;
 use super::scan::{End, scan};
-use super::{Limits, SafeHead, Source, SourceError, State};
+use super::{Limits, SafeHead, Shared, Source, SourceError, State};
 use crate::event::{Batch, Micros, Position};
 
 /// How many positions one statement looks at: no snapshot is held for longer than that takes.
-const SPAN: i64 = 500_000;
+pub(super) const SPAN: i64 = 500_000;
+
+/// The same for one that others may join: not so many that they never meet.
+const ALONE_SPAN: i64 = 50_000;
 
 /// A guess at an event's size, until one has been seen.
 const TYPICAL_BYTES: usize = 512;
@@ -19,6 +26,8 @@ const TYPICAL_BYTES: usize = 512;
 #[derive(Debug)]
 pub struct Reader {
     source: Source,
+    /// Its name among those that rebuild.
+    convoy: Option<convoy::Id>,
     session: Option<Session>,
     event_bytes: usize,
 }
@@ -38,10 +47,11 @@ impl std::fmt::Debug for Session {
 }
 
 impl Reader {
-    pub(super) fn new(source: Source) -> Self {
+    pub(super) fn new(source: Source, convoy: Option<convoy::Id>) -> Self {
         source.count_reader(1);
         Self {
             source,
+            convoy,
             session: None,
             event_bytes: TYPICAL_BYTES,
         }
@@ -64,22 +74,41 @@ impl Reader {
     ) -> Result<Batch, SourceError> {
         let head = self.head().await?;
         let upto = limits.upto.unwrap_or(Position::MAX);
-        let safe = head.position.max(self.source.verified(head.epoch));
+        let safe = self.safe(&head);
         let near = self.source.ring().since(after);
         if let Some((batches, through)) = near
             && through >= safe.min(upto)
         {
+            self.leave_convoy();
             let through = through.min(upto);
             return Ok(ring::select(&batches, after, through, types, &limits));
         }
         let through = safe.min(upto).min(after.saturating_add(SPAN));
         if through <= after {
+            self.leave_convoy();
             return Ok(Batch::empty(after));
         }
         if types.is_some_and(<[String]>::is_empty) {
+            self.leave_convoy();
             return Ok(Batch::empty(through));
         }
-        self.read(&head, after, through, types, &limits).await
+        let selection = Selection {
+            after,
+            through,
+            only: Only::Types(types),
+        };
+        match self.convoy {
+            None => self.read(&head, selection, &limits).await,
+            Some(id) => {
+                let ask = Ask {
+                    id,
+                    after,
+                    types,
+                    epoch: head.epoch,
+                };
+                self.read_shared(&head, ask, safe, &limits).await
+            }
+        }
     }
 
     /// Whether the place where a consumer stopped is still what it was: its checkpoint does not lie ahead of the source,
@@ -163,35 +192,109 @@ impl Reader {
         }
     }
 
-    async fn read(
+    /// What follows the position, from what is read for all that are near it, or read alone.
+    async fn read_shared(
         &mut self,
         head: &SafeHead,
-        after: Position,
-        through: Position,
-        types: Option<&[String]>,
+        ask: Ask<'_>,
+        safe: Position,
+        limits: &Limits,
+    ) -> Result<Batch, SourceError> {
+        let shared = self.source.inner.shared.clone();
+        let upto = limits.upto.unwrap_or(Position::MAX);
+        let batch = loop {
+            // Before looking: what changes from now on wakes.
+            let moved = shared.moved.notified();
+            let next = shared.convoys().next(&ask, Instant::now());
+            let bound = match next {
+                Next::Take(batches, through) => {
+                    let through = through.min(upto);
+                    break ring::select(&batches, ask.after, through, ask.types, limits);
+                }
+                Next::Alone(bound) => bound,
+                Next::Wait => {
+                    let _ = tokio::time::timeout(convoy::TICK, moved).await;
+                    continue;
+                }
+                Next::Lead(chunk) => {
+                    let _resigns = Lead(shared.clone(), ask.id);
+                    match self.read_chunk(head, &chunk, safe).await {
+                        Ok(batch) => {
+                            shared.convoys().push(&ask, chunk, batch);
+                            continue;
+                        }
+                        Err(SourceError::Refused(_)) => {
+                            // Perhaps for the sake of an event that others want: is it on this reader's way?
+                            shared.convoys().part(ask.id);
+                            Position::MAX
+                        }
+                        Err(lost) => return Err(lost),
+                    }
+                }
+            };
+            let selection = Selection {
+                after: ask.after,
+                through: safe.min(upto).min(bound).min(ask.after + ALONE_SPAN),
+                only: Only::Types(ask.types),
+            };
+            break self.read(head, selection, limits).await?;
+        };
+        let mut convoys = shared.convoys();
+        convoys.passed(ask.id, batch.through, Instant::now());
+        shared.moved.notify_waiters();
+        Ok(batch)
+    }
+
+    async fn read_chunk(
+        &mut self,
+        head: &SafeHead,
+        chunk: &Chunk,
+        safe: Position,
+    ) -> Result<Batch, SourceError> {
+        let selection = Selection {
+            after: chunk.after,
+            through: safe.min(chunk.after.saturating_add(SPAN)),
+            only: Only::Types(chunk.types.as_deref()),
+        };
+        let limits = Limits {
+            max_events: usize::MAX,
+            max_bytes: chunk.max_bytes,
+            upto: None,
+        };
+        self.read(head, selection, &limits).await
+    }
+
+    fn leave_convoy(&self) {
+        if let Some(id) = self.convoy {
+            let shared = &self.source.inner.shared;
+            shared.convoys().leave(id);
+            shared.moved.notify_waiters();
+        }
+    }
+
+    /// The selected events, as far as `limits` allow, on this reader's own connection.
+    pub(super) async fn read(
+        &mut self,
+        head: &SafeHead,
+        selection: Selection<'_>,
         limits: &Limits,
     ) -> Result<Batch, SourceError> {
         // A little less than would fit, so that a scan seldom has to be broken off.
         let fitting = limits.max_bytes / self.event_bytes.max(1) * 9 / 10;
         let limit = fitting.clamp(1, limits.max_events.max(1));
-        let range = Range {
-            after,
-            through,
-            types,
-        };
-        let (mut batch, mut end) = self.scan(head, range, limit, limits.max_bytes).await?;
+        let (mut batch, mut end) = self.scan(head, selection, limit, limits.max_bytes).await?;
         if matches!(end, End::Misfit(_)) && batch.is_empty() {
             // The server may have sorted, and so failed early: is it really the very next one?
-            (batch, end) = self.scan(head, range, 1, limits.max_bytes).await?;
+            (batch, end) = self.scan(head, selection, 1, limits.max_bytes).await?;
             if let End::Misfit(said) = end {
-                return Err(self.unfit(head, range, &said).await);
+                return Err(self.unfit(head, selection, &said).await);
             }
             end = End::Full;
         }
         let exhausted = end == End::Complete && batch.len() < limit;
         batch.through = match batch.events().last() {
             Some(last) if !exhausted => last.position,
-            _ => through,
+            _ => selection.through,
         };
         if !batch.is_empty() {
             self.event_bytes = (batch.frame().len() / batch.len()).max(1);
@@ -202,13 +305,13 @@ impl Reader {
     async fn scan(
         &mut self,
         head: &SafeHead,
-        range: Range<'_>,
+        selection: Selection<'_>,
         limit: usize,
         max_bytes: usize,
     ) -> Result<(Batch, End), SourceError> {
         let (client, table) = self.session(head).await?;
-        let sql = table.copy_sql(range.after, range.through, range.types, limit);
-        let (batch, end) = scan(client, &sql, range.after, max_bytes).await?;
+        let sql = table.copy_sql(selection, limit);
+        let (batch, end) = scan(client, &sql, selection.after, max_bytes).await?;
         if end != End::Complete
             && let Some(session) = self.session.take()
         {
@@ -219,13 +322,18 @@ impl Reader {
         Ok((batch, end))
     }
 
-    /// Names the first event of `range`, which does not fit its wire types.
-    async fn unfit(&mut self, head: &SafeHead, range: Range<'_>, said: &str) -> SourceError {
+    /// Names the first of the selected events, which does not fit its wire types.
+    async fn unfit(
+        &mut self,
+        head: &SafeHead,
+        selection: Selection<'_>,
+        said: &str,
+    ) -> SourceError {
         let (client, table) = match self.session(head).await {
             Ok(session) => session,
             Err(lost) => return lost,
         };
-        let sql = table.first_sql(range.after, range.through, range.types);
+        let sql = table.first_sql(selection);
         match client.query_opt(&sql, &[]).await {
             Err(error) => failed(&error, table.name()),
             Ok(None) => SourceError::Infrastructure("an event disappeared".into()),
@@ -237,8 +345,13 @@ impl Reader {
         }
     }
 
+    /// Up to where events may be read.
+    pub(super) fn safe(&self, head: &SafeHead) -> Position {
+        head.position.max(self.source.verified(head.epoch))
+    }
+
     /// The state of things, once it is known.
-    async fn head(&self) -> Result<SafeHead, SourceError> {
+    pub(super) async fn head(&self) -> Result<SafeHead, SourceError> {
         let mut heads = self.source.safe_head();
         let head = heads.wait_for(|head| head.state != State::Starting).await;
         let head = head
@@ -256,7 +369,7 @@ impl Reader {
     ///
     /// A safe head says nothing about the server after a crash (see `Lookout`), so the reader's session must be with the
     /// same run of the server as the tail's. It is, if it can see the tail's session: a crash ends all of them.
-    async fn session<'a>(
+    pub(super) async fn session<'a>(
         &'a mut self,
         head: &'a SafeHead,
     ) -> Result<(&'a Client, &'a Table), SourceError> {
@@ -309,15 +422,18 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.source.count_reader(-1);
+        self.leave_convoy();
     }
 }
 
-/// What one statement reads.
-#[derive(Debug, Clone, Copy)]
-struct Range<'a> {
-    after: Position,
-    through: Position,
-    types: Option<&'a [String]>,
+/// Reads for everybody, until it is dropped, for whatever reason.
+struct Lead(Arc<Shared>, convoy::Id);
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.0.convoys().resign(self.1);
+        self.0.moved.notify_waiters();
+    }
 }
 
 /// A `timestamptz` as PostgreSQL sends it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
 
-use super::columns::{Table, failed, quoted};
+use super::columns::{Only, Selection, Table, failed, quoted};
 use super::safe_head::{Look, Lookout};
 use super::scan::{End, scan};
 use super::wake::{Found, Pauses, wait};
@@ -71,6 +71,7 @@ impl Tail {
                 Err(ended) => ended,
             };
             self.shared.ring().close();
+            self.shared.convoys().clear();
             match ended {
                 Ended::Lost(reason) => {
                     self.publish_state(State::Unreachable(reason));
@@ -171,7 +172,12 @@ impl Tail {
             self.shared.readers.load(Ordering::Relaxed) > 0 && look.safe - last.safe <= SHARED_SPAN;
         if wanted {
             let limit = usize::try_from(SHARED_SPAN).unwrap_or(usize::MAX);
-            let sql = table.copy_sql(last.safe, look.safe, None, limit);
+            let selection = Selection {
+                after: last.safe,
+                through: look.safe,
+                only: Only::Types(None),
+            };
+            let sql = table.copy_sql(selection, limit);
             let bytes = self.polling.ring_bytes / 4;
             match scan(client, &sql, last.safe, bytes).await {
                 Ok((mut batch, End::Complete)) => {
