@@ -161,8 +161,12 @@ impl Reader {
             max_bytes: 1 << 30,
             upto: Some(position),
         };
-        let before = position.saturating_sub(1);
-        self.read(&head, before, position, None, &limits).await
+        let selection = Selection {
+            after: position.saturating_sub(1),
+            through: position,
+            only: Only::Types(None),
+        };
+        self.read(&head, selection, &limits).await
     }
 
     /// When the oldest event after `position` was stored; `None` when there is none.
