@@ -191,12 +191,7 @@ async fn changed_tables_are_refused_with_every_difference() {
             "\"things\" is no longer declared per_stream",
         ])
     );
-    assert!(
-        problem["detail"]
-            .as_str()
-            .unwrap()
-            .contains("--rebuild")
-    );
+    assert!(problem["detail"].as_str().unwrap().contains("--rebuild"));
     assert_eq!(everything(&database).await, before);
 }
 

@@ -42,12 +42,13 @@ pub(crate) async fn wait_for_drop(scene: &Scene, generation: i64) {
         "select (select count(*) from gobo.generations where id = {generation}) \
               + (select count(*) from pg_namespace where nspname = 'gobo_g{generation}')"
     );
-    gobo_tests::wait_for(&format!("generation {generation} to be dropped"), async || {
-        match scene.database.query_i64(&sql).await {
+    gobo_tests::wait_for(
+        &format!("generation {generation} to be dropped"),
+        async || match scene.database.query_i64(&sql).await {
             0 => Ok(()),
             left => Err(left),
-        }
-    })
+        },
+    )
     .await;
 }
 
@@ -93,7 +94,10 @@ async fn a_changed_plugin_is_filled_beside_the_live_one_and_promoted_when_it_has
     let more = *scene.append(&bookings(10, 1)).await.last().unwrap();
     scene.wait_for("ledger", more);
     let all = generations(&scene.gobo, "ledger");
-    let stages: Vec<&str> = all.iter().map(|one| one["stage"].as_str().unwrap()).collect();
+    let stages: Vec<&str> = all
+        .iter()
+        .map(|one| one["stage"].as_str().unwrap())
+        .collect();
     assert_eq!(stages, ["kept", "live"]);
     wait_until("the kept generation to follow", || {
         let all = generations(&scene.gobo, "ledger");
@@ -120,16 +124,29 @@ async fn a_held_generation_waits_and_a_rollback_takes_less_than_a_second() {
         }
     });
     assert_eq!(scene.status("ledger")["generation"], first);
-    let promoted = ask(&scene.gobo, "ledger", "promote", json!({})).expect(200).json();
-    assert_eq!((&promoted["outcome"], generation(&promoted)), (&json!("promoted"), second));
+    let promoted = ask(&scene.gobo, "ledger", "promote", json!({}))
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&promoted["outcome"], generation(&promoted)),
+        (&json!("promoted"), second)
+    );
     assert_eq!(scene.status("ledger")["generation"], second);
     let started = std::time::Instant::now();
-    let back = ask(&scene.gobo, "ledger", "rollback", json!({})).expect(200).json();
-    assert!(started.elapsed() < std::time::Duration::from_secs(1), "{:?}", started.elapsed());
+    let back = ask(&scene.gobo, "ledger", "rollback", json!({}))
+        .expect(200)
+        .json();
+    assert!(
+        started.elapsed() < std::time::Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
     assert_eq!(generation(&back), first);
     assert_eq!(scene.status("ledger")["generation"], first);
     // And forward again.
-    let again = ask(&scene.gobo, "ledger", "rollback", json!({})).expect(200).json();
+    let again = ask(&scene.gobo, "ledger", "rollback", json!({}))
+        .expect(200)
+        .json();
     assert_eq!(generation(&again), second);
     let more = *scene.append(&bookings(5, 1)).await.last().unwrap();
     scene.wait_for("ledger", more);
@@ -150,8 +167,12 @@ async fn what_is_superseded_or_cancelled_leaves_no_tables_behind() {
     wait_for_drop(&scene, superseded).await;
     wait_for_stage(&scene.gobo, "ledger", generation(&deployed), "live");
     // One is kept; a third rebuild drops the oldest.
-    let oldest = generations(&scene.gobo, "ledger")[0]["generation"].as_i64().unwrap();
-    let third = ask(&scene.gobo, "ledger", "rebuild", json!({})).expect(202).json();
+    let oldest = generations(&scene.gobo, "ledger")[0]["generation"]
+        .as_i64()
+        .unwrap();
+    let third = ask(&scene.gobo, "ledger", "rebuild", json!({}))
+        .expect(202)
+        .json();
     wait_for_stage(&scene.gobo, "ledger", generation(&third), "live");
     wait_for_drop(&scene, oldest).await;
     assert_eq!(generations(&scene.gobo, "ledger").len(), 2);
@@ -163,17 +184,30 @@ async fn a_rollback_after_going_on_in_place_restores_the_bytes_and_says_what_it_
     let first = scene.status("ledger");
     let swapped = scene.gobo.swap("ledger-mended").expect(200).json();
     assert_eq!(swapped["outcome"], "swapped");
-    let back = ask(&scene.gobo, "ledger", "rollback", json!({})).expect(200).json();
+    let back = ask(&scene.gobo, "ledger", "rollback", json!({}))
+        .expect(200)
+        .json();
     assert_eq!(back["outcome"], "restored");
     let detail = back["detail"].as_str().unwrap();
-    assert!(detail.contains("not undone") && detail.contains("gobo rebuild ledger"), "{detail}");
+    assert!(
+        detail.contains("not undone") && detail.contains("gobo rebuild ledger"),
+        "{detail}"
+    );
     let status = scene.status("ledger");
     assert_eq!(status["hash"], first["hash"]);
     let last = *scene.append(&bookings(3, 3)).await.last().unwrap();
     scene.wait_for("ledger", last);
     let nothing = Scene::new("", &["ledger"]).await;
-    let refused = ask(&nothing.gobo, "ledger", "rollback", json!({})).expect(409).json();
-    assert!(refused["detail"].as_str().unwrap().contains("nothing to go back to"), "{refused}");
+    let refused = ask(&nothing.gobo, "ledger", "rollback", json!({}))
+        .expect(409)
+        .json();
+    assert!(
+        refused["detail"]
+            .as_str()
+            .unwrap()
+            .contains("nothing to go back to"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]

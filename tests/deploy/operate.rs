@@ -3,8 +3,8 @@
 use gobo_tests::{Database, Gobo, wait_until};
 use serde_json::{Value, json};
 
-use super::{deploy, go_on};
 use super::module::Module;
+use super::{deploy, go_on};
 
 fn append(gobo: &Gobo, stream: &str) -> i64 {
     let event = json!({ "events": [{ "type": "Something", "data": {} }] });
