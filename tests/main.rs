@@ -17,6 +17,7 @@ mod http;
 mod import;
 mod migrate;
 mod orders;
+mod past;
 mod per_stream;
 mod query;
 mod race;

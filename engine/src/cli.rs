@@ -10,6 +10,7 @@ pub mod events;
 pub mod generations;
 pub mod import;
 pub mod logs;
+pub mod past;
 pub mod restart;
 pub mod serve;
 pub mod status;
@@ -38,6 +39,8 @@ enum Command {
     Status(status::StatusArgs),
     Generations(generations::GenerationsArgs),
     Rebuild(generations::RebuildArgs),
+    Replay(past::ReplayArgs),
+    Snapshot(past::SnapshotArgs),
     Promote(generations::PromoteArgs),
     Rollback(generations::RollbackArgs),
     Cancel(generations::CancelArgs),
@@ -62,6 +65,8 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Generations(args) => generations::list(&args),
         Command::Rebuild(args) => generations::rebuild(&args),
+        Command::Replay(args) => past::replay(&args),
+        Command::Snapshot(args) => past::snapshot(&args),
         Command::Promote(args) => generations::promote(&args),
         Command::Rollback(args) => generations::rollback(&args),
         Command::Cancel(args) => generations::cancel(&args),

@@ -8,6 +8,7 @@ mod begin;
 mod collect;
 pub mod diff;
 mod operate;
+pub mod past;
 mod promote;
 pub mod service;
 
@@ -76,6 +77,9 @@ pub enum GenerationError {
     /// Tables or views cannot be made.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// The events cannot be looked at.
+    #[error("{0}")]
+    Source(String),
     /// The database is not there.
     #[error("{}", crate::db::describe_pool(.0))]
     Pool(#[from] PoolError),

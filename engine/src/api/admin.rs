@@ -2,6 +2,7 @@
 
 pub(crate) mod generations;
 pub(crate) mod letters;
+mod past;
 pub(crate) mod status;
 
 use std::sync::Arc;
@@ -66,6 +67,8 @@ pub fn router(admin: Admin) -> Router {
         .route(&format!("{one}/promote"), post(generations::promote))
         .route(&format!("{one}/rollback"), post(generations::rollback))
         .route(&format!("{one}/cancel"), post(generations::cancel))
+        .route(&format!("{one}/replay"), post(past::replay))
+        .route(&format!("{one}/snapshot"), post(past::snapshot))
         .route(&format!("{one}/pause"), post(generations::pause))
         .route(&format!("{one}/resume"), post(generations::resume))
         .route(generation, get(generations::one))
@@ -252,6 +255,7 @@ impl From<GenerationError> for Problem {
             }
             GenerationError::Conflict(_) | GenerationError::Behind(_) => conflict("conflict"),
             GenerationError::Invalid(_) => Problem::bad_request("invalid", text),
+            GenerationError::Source(_) => Problem::unavailable(text),
             GenerationError::ReadModelTaken { read_model, owner } => conflict("read_model_taken")
                 .with_details(json!({ "read_model": read_model, "projection": owner })),
             GenerationError::Plugin(LoadStoredError::Loading(error)) => error.into(),

@@ -206,11 +206,11 @@ fn act(at: &EngineArgs, projection: &str, generation: Option<i64>, verb: &str) -
     }
 }
 
-fn path(projection: &str) -> String {
+pub(super) fn path(projection: &str) -> String {
     format!("/admin/projections/{}", encoded(projection))
 }
 
-fn say(answer: &Value) {
+pub(super) fn say(answer: &Value) {
     let text = |member: &str| answer[member].as_str().unwrap_or_default();
     println!("{}: {}", text("outcome"), text("detail"));
 }
@@ -229,7 +229,8 @@ pub(super) fn follow(engine: &Engine, projection: &str, generation: i64) -> Resu
     for report in Reports::new(engine.stream(&path)?) {
         let report = report?;
         let number = |member: &str| report[member].as_f64();
-        bar.set_length(number("head_position").unwrap_or_default() as u64);
+        let end = number("until").or(number("head_position"));
+        bar.set_length(end.unwrap_or_default() as u64);
         bar.set_position(number("position").unwrap_or_default() as u64);
         let mut message = format!("{}/s", number("positions_per_second").unwrap_or_default());
         if let Some(eta) = number("eta_seconds") {

@@ -134,8 +134,9 @@ impl Generations {
                 &[&generation],
             )
             .await?;
-        drop(client);
         if done == 1 {
+            client.batch_execute("select pg_notify('gobo_control', '')").await?;
+            drop(client);
             self.look_again().await;
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 mod absent;
 mod change_set;
+pub(crate) mod copy;
 mod encode;
 mod fill;
 mod statements;
