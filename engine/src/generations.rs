@@ -6,10 +6,12 @@
 
 mod begin;
 mod collect;
+pub mod compare;
 pub mod diff;
 mod operate;
 mod promote;
 pub mod service;
+mod verify;
 
 use std::sync::Arc;
 

@@ -204,7 +204,8 @@ impl Processor<'_> {
     ) -> Result<End, Interrupt> {
         let generation = self.job.target.generation;
         loop {
-            self.start_commit().await;
+            let until = control.borrow().until;
+            self.start_commit(until).await;
             let lazy = self.pending.set.through > self.checkpoint.position && !self.in_flight;
             let room = self.pending.set.rows() < self.job.settings.commit_rows
                 && self.pending.set.bytes() < self.job.settings.commit_bytes;
@@ -262,8 +263,11 @@ impl Processor<'_> {
     }
 
     /// Starts a transaction, if none is in flight and there is something that must not wait.
-    async fn start_commit(&mut self) {
-        if !self.in_flight && self.pending.set.has_effects() {
+    async fn start_commit(&mut self, until: Option<Position>) {
+        let set = &self.pending.set;
+        // Somebody waits for the checkpoint to be there.
+        let is_at_end = until == Some(set.through) && set.through > self.checkpoint.position;
+        if !self.in_flight && (set.has_effects() || is_at_end) {
             self.send_commit().await;
         }
     }
