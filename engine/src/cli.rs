@@ -13,6 +13,7 @@ pub mod logs;
 pub mod restart;
 pub mod serve;
 pub mod status;
+pub mod verify;
 
 use std::io;
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ enum Command {
     Status(status::StatusArgs),
     Generations(generations::GenerationsArgs),
     Rebuild(generations::RebuildArgs),
+    Diff(diff::DiffArgs),
+    Verify(verify::VerifyArgs),
     Promote(generations::PromoteArgs),
     Rollback(generations::RollbackArgs),
     Cancel(generations::CancelArgs),
@@ -53,7 +56,8 @@ enum Command {
     Import(import::ImportArgs),
 }
 
-/// Reads the command line and does what it says. Exit codes: 0 done, 1 failed, 2 the command or the configuration is wrong.
+/// Reads the command line and does what it says. Exit codes: 0 done, 1 failed, 2 the command or the configuration is wrong;
+/// of comparisons: 1 the rows differ, 3 they could not be compared.
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Dev(args) => dev::run(args),
@@ -62,6 +66,8 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Generations(args) => generations::list(&args),
         Command::Rebuild(args) => generations::rebuild(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Promote(args) => generations::promote(&args),
         Command::Rollback(args) => generations::rollback(&args),
         Command::Cancel(args) => generations::cancel(&args),
@@ -78,6 +84,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<diff::Differ>() => ExitCode::from(1),
         Err(error) => {
             eprintln!("error: {error:#}");
             let is_usage = error.is::<ConfigError>()
@@ -85,7 +92,11 @@ pub fn run() -> ExitCode {
                     error.downcast_ref(),
                     Some(ServeError::Bind { .. } | ServeError::Database(_))
                 );
-            ExitCode::from(if is_usage { 2 } else { 1 })
+            ExitCode::from(match is_usage {
+                true => 2,
+                false if error.is::<diff::Incomparable>() => 3,
+                false => 1,
+            })
         }
     }
 }
