@@ -14,6 +14,7 @@ pub mod past;
 pub mod restart;
 pub mod serve;
 pub mod status;
+pub mod verify;
 
 use std::io;
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Command {
     Rebuild(generations::RebuildArgs),
     Replay(past::ReplayArgs),
     Snapshot(past::SnapshotArgs),
+    Diff(diff::DiffArgs),
+    Verify(verify::VerifyArgs),
     Promote(generations::PromoteArgs),
     Rollback(generations::RollbackArgs),
     Cancel(generations::CancelArgs),
@@ -56,7 +59,8 @@ enum Command {
     Import(import::ImportArgs),
 }
 
-/// Reads the command line and does what it says. Exit codes: 0 done, 1 failed, 2 the command or the configuration is wrong.
+/// Reads the command line and does what it says. Exit codes: 0 done, 1 failed, 2 the command or the configuration is wrong;
+/// of comparisons: 1 the rows differ, 3 they could not be compared.
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Dev(args) => dev::run(args),
@@ -67,6 +71,8 @@ pub fn run() -> ExitCode {
         Command::Rebuild(args) => generations::rebuild(&args),
         Command::Replay(args) => past::replay(&args),
         Command::Snapshot(args) => past::snapshot(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Promote(args) => generations::promote(&args),
         Command::Rollback(args) => generations::rollback(&args),
         Command::Cancel(args) => generations::cancel(&args),
@@ -83,6 +89,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<diff::Differ>() => ExitCode::from(1),
         Err(error) => {
             eprintln!("error: {error:#}");
             let is_usage = error.is::<ConfigError>()
@@ -90,7 +97,11 @@ pub fn run() -> ExitCode {
                     error.downcast_ref(),
                     Some(ServeError::Bind { .. } | ServeError::Database(_))
                 );
-            ExitCode::from(if is_usage { 2 } else { 1 })
+            ExitCode::from(match is_usage {
+                true => 2,
+                false if error.is::<diff::Incomparable>() => 3,
+                false => 1,
+            })
         }
     }
 }

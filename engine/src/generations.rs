@@ -6,11 +6,13 @@
 
 mod begin;
 mod collect;
+pub mod compare;
 pub mod diff;
 mod operate;
 pub mod past;
 mod promote;
 pub mod service;
+mod verify;
 
 use std::sync::Arc;
 

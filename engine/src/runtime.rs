@@ -21,6 +21,7 @@ use crate::db::{Database, describe, describe_pool, is_infrastructure};
 use crate::deploy::Deployer;
 use crate::deploy::watch::Watcher;
 use crate::generations::Generations;
+use crate::generations::compare::Comparer;
 use crate::host::Host;
 use crate::migrate::{self, MigrateError};
 use crate::ownership::{Activity, Node, Ownership};
@@ -267,6 +268,7 @@ impl Parts {
                 registry: self.registry.clone(),
                 deployer: self.deployer.clone(),
                 generations: self.generations.clone(),
+                comparer: Comparer::new(database.clone(), self.control.clone()),
                 sources: self.sources.clone(),
                 activity: self.activity.clone(),
                 module_bytes: config.limits.module_bytes,

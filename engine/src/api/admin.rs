@@ -1,5 +1,6 @@
 //! `/admin/projections`: deploy, status, generations, logs, dead letters, restart.
 
+mod compare;
 pub(crate) mod generations;
 pub(crate) mod letters;
 mod past;
@@ -21,6 +22,7 @@ use serde_json::json;
 
 use super::problem::Problem;
 use crate::deploy::{Action, DeployError, Deployer, Mode, Origin, Request};
+use crate::generations::compare::Comparer;
 use crate::generations::{GenerationError, Generations};
 use crate::host::LoadError;
 use crate::ownership::Activity;
@@ -39,6 +41,8 @@ pub struct Admin {
     pub deployer: Arc<Deployer>,
     /// Decides about generations.
     pub generations: Generations,
+    /// Compares generations.
+    pub comparer: Comparer,
     /// Where events come from.
     pub sources: Sources,
     /// What the loops of this process do.
@@ -64,6 +68,8 @@ pub fn router(admin: Admin) -> Router {
         )
         .route(&format!("{one}/generations"), get(generations::list))
         .route(&format!("{one}/rebuild"), post(generations::rebuild))
+        .route(&format!("{one}/diff"), get(compare::diff))
+        .route(&format!("{one}/verify"), post(compare::verify))
         .route(&format!("{one}/promote"), post(generations::promote))
         .route(&format!("{one}/rollback"), post(generations::rollback))
         .route(&format!("{one}/cancel"), post(generations::cancel))
@@ -188,6 +194,7 @@ impl From<DeployError> for Problem {
             DeployError::Plugin(error) => error.into(),
             DeployError::Name { .. } => unprocessable("name_mismatch"),
             DeployError::Generation(error) => error.into(),
+            DeployError::NothingToCompare(_) => conflict("nothing_to_compare"),
             DeployError::SourceChanged { .. } => conflict("source_changed"),
             DeployError::TablesChanged { differences, .. } => {
                 conflict("tables_changed").with_details(json!(differences))

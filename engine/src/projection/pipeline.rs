@@ -216,7 +216,8 @@ impl Processor<'_> {
     ) -> Result<End, Interrupt> {
         let (generation, pace) = (self.job.target.generation, self.pace);
         let end = loop {
-            self.start_commit().await;
+            let until = control.borrow().until;
+            self.start_commit(until).await;
             let waits = self.pending.set.through > self.checkpoint.position && !self.in_flight;
             let awaitable = waits && pace.heeds_readers();
             let room = pace.has_room(&self.pending.set);
@@ -277,8 +278,11 @@ impl Processor<'_> {
     }
 
     /// Starts a transaction, if none is in flight and there is something that must not wait.
-    async fn start_commit(&mut self) {
-        if !self.in_flight && self.pace.is_due(&self.pending.set) {
+    async fn start_commit(&mut self, until: Option<Position>) {
+        let set = &self.pending.set;
+        // Somebody waits for the checkpoint to be there.
+        let is_at_end = until == Some(set.through) && set.through > self.checkpoint.position;
+        if !self.in_flight && (self.pace.is_due(set) || is_at_end) {
             self.send_commit().await;
         }
     }
