@@ -47,6 +47,8 @@ impl<'j> Session<'j> {
         )
         .await?;
         let start = writer.start(job.epoch).await?.ok_or(Interrupt::Fenced)?;
+        // Whoever took events back has fenced off every loop that was still before them: those come by here.
+        job.source.forget_before(writer.last_redaction().await?);
         let mut reader = job.source.reader();
         if let Err(error) = reader
             .verify_resume(start.checkpoint.position, start.applied)
