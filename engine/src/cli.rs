@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 pub mod append;
+pub mod backup_plan;
 pub mod dead_letters;
 pub mod deploy;
 pub mod dev;
@@ -11,8 +12,11 @@ pub mod generations;
 pub mod import;
 pub mod logs;
 pub mod past;
+pub mod redact;
+pub mod remove;
 pub mod restart;
 pub mod serve;
+pub mod settings;
 pub mod status;
 pub mod verify;
 
@@ -51,11 +55,15 @@ enum Command {
     Pause(generations::PauseArgs),
     /// Let a projection go on that was paused.
     Resume(generations::PauseArgs),
+    Settings(settings::SettingsArgs),
+    Remove(remove::RemoveArgs),
     Logs(logs::LogsArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Restart(restart::RestartArgs),
     Append(append::AppendArgs),
     Events(events::EventsArgs),
+    Redact(redact::RedactArgs),
+    BackupPlan(backup_plan::BackupPlanArgs),
     Import(import::ImportArgs),
 }
 
@@ -78,11 +86,15 @@ pub fn run() -> ExitCode {
         Command::Cancel(args) => generations::cancel(&args),
         Command::Pause(args) => generations::pause(&args),
         Command::Resume(args) => generations::resume(&args),
+        Command::Settings(args) => settings::run(&args),
+        Command::Remove(args) => remove::run(&args),
         Command::Logs(args) => logs::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),
         Command::Restart(args) => restart::run(&args),
         Command::Append(args) => append::run(&args),
         Command::Events(args) => events::run(&args),
+        Command::Redact(args) => redact::run(&args),
+        Command::BackupPlan(args) => serve::block_on(backup_plan::run(args)),
         Command::Import(args) => serve::block_on(import::run(args)),
     };
     match done {

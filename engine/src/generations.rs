@@ -11,7 +11,9 @@ pub mod diff;
 mod operate;
 pub mod past;
 mod promote;
+mod remove;
 pub mod service;
+mod settings;
 mod verify;
 
 use std::sync::Arc;
@@ -28,6 +30,8 @@ pub(crate) use begin::{Plan, begin, cancel_candidate, record, reserve_names};
 pub use operate::Decision;
 pub(crate) use operate::{Known, find};
 pub use promote::Promoted;
+pub use remove::{Removal, Removed};
+pub use settings::{Origin, Setting};
 
 /// Deploys, promotions and the like of one database wait for each other.
 pub(crate) const LOCK: i64 = 0x676f_626f_0002;

@@ -1,9 +1,12 @@
-//! `/admin/projections`: deploy, status, generations, logs, dead letters, restart.
+//! `/admin`: deploy, status, generations, settings, logs, dead letters, restart, removal, redaction.
 
 mod compare;
 pub(crate) mod generations;
 pub(crate) mod letters;
 mod past;
+mod redact;
+mod remove;
+mod settings;
 pub(crate) mod status;
 
 use std::sync::Arc;
@@ -57,7 +60,16 @@ pub fn router(admin: Admin) -> Router {
     let generation = "/admin/projections/{name}/generations/{generation}";
     Router::new()
         .route("/admin/projections", get(status::all).post(deploy))
-        .route(one, get(status::one).put(deploy_as))
+        .route(
+            one,
+            get(status::one).put(deploy_as).delete(remove::remove),
+        )
+        .route(&format!("{one}/removal"), get(remove::plan))
+        .route(
+            &format!("{one}/settings"),
+            get(settings::shown).patch(settings::change),
+        )
+        .route("/admin/events/redact", post(redact::redact))
         .route(&format!("{one}/logs"), get(status::logs))
         .route(&format!("{one}/restart"), post(letters::restart))
         .route(&format!("{one}/dead-letters"), get(letters::list))

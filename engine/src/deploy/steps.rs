@@ -19,7 +19,9 @@ impl Deployer {
         let (name, source) = (&descriptor.name, self.config.source_of(&descriptor.name));
         transaction
             .execute(
-                "insert into gobo.projections (name, source) values ($1, $2)",
+                // A removed one of this name may not have been forgotten yet.
+                "insert into gobo.projections (name, source) values ($1, $2) \
+                 on conflict (name) do update set source = excluded.source, created_at = now() where projections.live is null",
                 &[name, &source],
             )
             .await?;

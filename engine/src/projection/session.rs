@@ -53,6 +53,8 @@ impl<'j> Session<'j> {
             start.phase == Phase::Empty,
         )
         .await?;
+        // Whoever took events back has fenced off every loop that was still before them: those come by here.
+        job.source.forget_before(writer.last_redaction().await?);
         // Those that are filled at the same time share what they read.
         let mut reader = match start.phase {
             Phase::Following => job.source.reader(),

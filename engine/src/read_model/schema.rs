@@ -27,7 +27,7 @@ pub enum SchemaError {
     },
     /// Something was built on what is to be dropped.
     #[error(
-        "{view} has to be dropped, because its columns change, but something was built on it: {what}"
+        "{view} has to be dropped, but something was built on it: {what}"
     )]
     Dependents {
         /// What is to be dropped.
@@ -221,6 +221,18 @@ async fn find_view(
         columns: names.into_iter().zip(types).collect(),
         grants: granted.into_iter().zip(grants).collect(),
     }))
+}
+
+/// Whether there is a view of this name, and it shows a generation's table.
+pub async fn is_our_view(
+    client: &impl GenericClient,
+    schema: &str,
+    name: &str,
+) -> Result<bool, tokio_postgres::Error> {
+    let row = client
+        .query_opt(include_str!("sql/view.sql"), &[&schema, &name])
+        .await?;
+    Ok(row.is_some_and(|row| row.get("ours")))
 }
 
 /// Drops a public view. Refused when something was built on it.

@@ -193,6 +193,12 @@ impl Writer {
         }))
     }
 
+    /// The last change of events that were stored already; 0 if there was none.
+    pub async fn last_redaction(&self) -> Result<i64, tokio_postgres::Error> {
+        let sql = "select coalesce(max(id), 0) from gobo.redactions";
+        self.client.query_one(sql, &[]).await?.try_get(0)
+    }
+
     /// The streams of which dead letters are to be retried.
     pub async fn retries(&self) -> Result<Vec<String>, tokio_postgres::Error> {
         let sql =
