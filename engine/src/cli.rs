@@ -10,6 +10,7 @@ pub mod events;
 pub mod generations;
 pub mod import;
 pub mod logs;
+pub mod replay;
 pub mod restart;
 pub mod serve;
 pub mod status;
@@ -45,6 +46,7 @@ enum Command {
     Pause(generations::PauseArgs),
     /// Let a projection go on that was paused.
     Resume(generations::PauseArgs),
+    Replay(replay::ReplayArgs),
     Logs(logs::LogsArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Restart(restart::RestartArgs),
@@ -67,6 +69,7 @@ pub fn run() -> ExitCode {
         Command::Cancel(args) => generations::cancel(&args),
         Command::Pause(args) => generations::pause(&args),
         Command::Resume(args) => generations::resume(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Logs(args) => logs::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),
         Command::Restart(args) => restart::run(&args),
@@ -81,6 +84,7 @@ pub fn run() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             let is_usage = error.is::<ConfigError>()
+                || error.is::<replay::Unusable>()
                 || matches!(
                     error.downcast_ref(),
                     Some(ServeError::Bind { .. } | ServeError::Database(_))

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::db::{Database, describe, describe_pool, is_infrastructure};
 use crate::deploy::Deployer;
 use crate::deploy::watch::Watcher;
+use crate::failure::Folder;
 use crate::generations::Generations;
 use crate::host::Host;
 use crate::migrate::{self, MigrateError};
@@ -294,6 +295,7 @@ impl Parts {
             config: self.config.clone(),
             progress: self.progress.clone(),
             activity: self.activity.clone(),
+            failures: self.config.failures_dir().as_deref().map(Folder::new),
         }
     }
 }
