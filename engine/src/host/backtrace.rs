@@ -1,8 +1,6 @@
 //! Where a plugin was when a call of it failed: the names are in the module, files and lines when it has line tables
 //! (`debug = "line-tables-only"` in the profile that it is built with).
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 use wasmtime::WasmBacktrace;
 
@@ -25,35 +23,35 @@ pub struct Frame {
     pub offset: Option<usize>,
 }
 
-/// What Rust puts around a panic and an allocation, which tells an author nothing.
-const MACHINERY: [&str; 8] = [
-    "core::panicking::",
-    "core::option::",
-    "core::result::",
-    "std::panicking::",
-    "std::sys::",
-    "alloc::",
-    "rust_",
-    "__rust",
-];
+/// Rust's own crates, which tell an author nothing.
+const RUST: [&str; 6] = ["core::", "std::", "alloc::", "rust_", "__rust", "_rust"];
 
 impl Frame {
     /// Whether the author, or a library that the author chose, wrote it.
     pub fn is_of_interest(&self) -> bool {
-        let name = self.function.trim_start_matches('<');
-        !MACHINERY.iter().any(|machinery| {
-            name.starts_with(machinery) || name.starts_with(&format!("_{machinery}"))
-        })
-    }
-}
-
-impl fmt::Display for Frame {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.function)?;
-        match (&self.file, self.line) {
-            (Some(file), Some(line)) => write!(f, " ({file}:{line})"),
-            _ => Ok(()),
+        match &self.file {
+            // Where the standard library was built.
+            Some(file) => !file.starts_with("/rustc/"),
+            None => {
+                let name = self.function.trim_start_matches(['<', '&']);
+                !RUST.iter().any(|own| name.starts_with(own))
+            }
         }
+    }
+
+    /// Name and line, without what a module or a type is called in full.
+    fn in_short(&self) -> String {
+        let name = match self.function.find('<') {
+            Some(generics) if generics > 0 => &self.function[..generics],
+            _ => &self.function,
+        };
+        let (Some(file), Some(line)) = (&self.file, self.line) else {
+            return name.to_owned();
+        };
+        // The crate's folder and what is below it.
+        let start = (file.rfind("/src/")).and_then(|src| file[..src].rfind('/'));
+        let file = start.map_or(file.as_str(), |start| &file[start + 1..]);
+        format!("{name} ({file}:{line})")
     }
 }
 
@@ -67,8 +65,13 @@ pub(super) fn frames(error: &wasmtime::Error) -> Vec<Frame> {
         let number = format!("<function {}>", found.func_index());
         let whole = found.func_name().map_or(number, demangled);
         let offset = found.module_offset();
-        let inlined = found.symbols().iter().map(|symbol| Frame {
-            function: symbol.name().map_or_else(|| whole.clone(), demangled),
+        let symbols = found.symbols();
+        let inlined = symbols.iter().enumerate().map(|(number, symbol)| Frame {
+            // Line tables have the last part of a name only. What others were inlined into is the last symbol.
+            function: match symbol.name() {
+                Some(name) if number + 1 < symbols.len() => demangled(name),
+                _ => whole.clone(),
+            },
             file: symbol.file().map(str::to_owned),
             line: symbol.line(),
             column: symbol.column(),
@@ -91,12 +94,12 @@ pub(super) fn frames(error: &wasmtime::Error) -> Vec<Frame> {
 
 /// The innermost functions that are the author's business, for a message.
 pub(super) fn in_short(frames: &[Frame]) -> String {
-    const MOST: usize = 6;
+    const MOST: usize = 4;
     let mut text = String::new();
     let author = frames.iter().filter(|frame| frame.is_of_interest());
     for (number, frame) in author.take(MOST).enumerate() {
         text.push_str(if number == 0 { "; in " } else { ", called by " });
-        text.push_str(&frame.to_string());
+        text.push_str(&frame.in_short());
     }
     text
 }
@@ -104,4 +107,38 @@ pub(super) fn in_short(frames: &[Frame]) -> String {
 fn demangled(name: &str) -> String {
     // The alternate form leaves the compiler's hash out.
     format!("{:#}", rustc_demangle::demangle(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_names_the_author_s_functions() {
+        let frame = |function: &str, file: Option<&str>| Frame {
+            function: function.into(),
+            file: file.map(str::to_owned),
+            line: file.map(|_| 7),
+            column: None,
+            offset: None,
+        };
+        let frames = [
+            frame("core::panicking::panic", None),
+            frame("abort", Some("/rustc/abc/library/std/src/process.rs")),
+            frame(
+                "fill<a::B>",
+                Some("/home/me/shop/plugins/orders/src/fill.rs"),
+            ),
+            frame(
+                "<orders::Orders as gobo_sdk::Projection>::handle",
+                Some("lib.rs"),
+            ),
+            frame("<function 12>", None),
+        ];
+        assert_eq!(
+            in_short(&frames),
+            "; in fill (orders/src/fill.rs:7), called by <orders::Orders as gobo_sdk::Projection>::handle (lib.rs:7), \
+             called by <function 12>"
+        );
+    }
 }
