@@ -11,6 +11,7 @@ mod contract;
 mod dead_letters;
 mod deploy;
 mod diff_tables;
+mod failure;
 mod foreign;
 mod generations;
 mod http;

@@ -14,6 +14,7 @@ pub mod logs;
 pub mod past;
 pub mod redact;
 pub mod remove;
+pub mod replay;
 pub mod restart;
 pub mod serve;
 pub mod settings;
@@ -44,7 +45,6 @@ enum Command {
     Status(status::StatusArgs),
     Generations(generations::GenerationsArgs),
     Rebuild(generations::RebuildArgs),
-    Replay(past::ReplayArgs),
     Snapshot(past::SnapshotArgs),
     Diff(diff::DiffArgs),
     Verify(verify::VerifyArgs),
@@ -57,6 +57,7 @@ enum Command {
     Resume(generations::PauseArgs),
     Settings(settings::SettingsArgs),
     Remove(remove::RemoveArgs),
+    Replay(replay::ReplayArgs),
     Logs(logs::LogsArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Restart(restart::RestartArgs),
@@ -77,7 +78,6 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Generations(args) => generations::list(&args),
         Command::Rebuild(args) => generations::rebuild(&args),
-        Command::Replay(args) => past::replay(&args),
         Command::Snapshot(args) => past::snapshot(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Verify(args) => verify::run(&args),
@@ -88,6 +88,7 @@ pub fn run() -> ExitCode {
         Command::Resume(args) => generations::resume(&args),
         Command::Settings(args) => settings::run(&args),
         Command::Remove(args) => remove::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Logs(args) => logs::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),
         Command::Restart(args) => restart::run(&args),
@@ -105,6 +106,7 @@ pub fn run() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             let is_usage = error.is::<ConfigError>()
+                || error.is::<replay::Unusable>()
                 || matches!(
                     error.downcast_ref(),
                     Some(ServeError::Bind { .. } | ServeError::Database(_))

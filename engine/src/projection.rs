@@ -6,10 +6,12 @@
 
 mod batch;
 mod dead_letter;
+mod keep;
 mod late;
 mod pace;
 mod pipeline;
 mod policy;
+pub mod rerun;
 mod session;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::db::Database;
 use crate::event::Position;
+use crate::failure::Folder;
 use crate::host::Plugin;
 use crate::progress::Progress;
 use crate::read_model::writer::Target;
@@ -47,6 +50,8 @@ pub struct Job {
     pub progress: Progress,
     /// Counts what was done.
     pub stats: Arc<Stats>,
+    /// Where events that cannot be processed are kept as files.
+    pub failures: Option<Folder>,
 }
 
 /// How a loop works. Sizes bound memory; they never change a result.
@@ -175,6 +180,9 @@ pub struct StopError {
     /// How to mend it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The file that `gobo replay --frame` runs the event again from, on the machine of the engine that wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
 }
 
 /// Why a session cannot be continued.
@@ -184,7 +192,7 @@ enum Interrupt {
     /// Another owner or plugin.
     Fenced,
     /// The projection cannot go on.
-    Stop(StopError),
+    Stop(Box<StopError>),
 }
 
 /// Runs the loop.
@@ -197,7 +205,7 @@ pub async fn run(job: Job, mut control: watch::Receiver<Control>) -> Exit {
             Ok(Attempt::Moved | Attempt::Filled) => continue,
             Err(Interrupt::Fenced) => return Exit::Fenced,
             Err(Interrupt::Stop(error)) => match store_error(&job, &error).await {
-                Ok(true) => return Exit::Failed(error),
+                Ok(true) => return Exit::Failed(*error),
                 Ok(false) => return Exit::Fenced,
                 Err(why) => crate::db::describe(&why),
             },

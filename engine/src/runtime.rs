@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::db::{Database, describe, describe_pool, is_infrastructure};
 use crate::deploy::Deployer;
 use crate::deploy::watch::Watcher;
+use crate::failure::Folder;
 use crate::generations::Generations;
 use crate::generations::compare::Comparer;
 use crate::host::Host;
@@ -296,6 +297,7 @@ impl Parts {
             config: self.config.clone(),
             progress: self.progress.clone(),
             activity: self.activity.clone(),
+            failures: self.config.failures_dir().as_deref().map(Folder::new),
         }
     }
 }

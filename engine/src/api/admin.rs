@@ -60,10 +60,7 @@ pub fn router(admin: Admin) -> Router {
     let generation = "/admin/projections/{name}/generations/{generation}";
     Router::new()
         .route("/admin/projections", get(status::all).post(deploy))
-        .route(
-            one,
-            get(status::one).put(deploy_as).delete(remove::remove),
-        )
+        .route(one, get(status::one).put(deploy_as).delete(remove::remove))
         .route(&format!("{one}/removal"), get(remove::plan))
         .route(
             &format!("{one}/settings"),

@@ -88,6 +88,11 @@ fn table(answer: &Value) -> String {
                 None => String::new(),
             };
             text.push_str(&format!("    {at}{}\n", message.replace('\n', "\n    ")));
+            if let Some(file) = projection["error"]["file"].as_str() {
+                text.push_str(&format!(
+                    "    to run it again: gobo replay --frame {file} --plugin PLUGIN.wasm\n"
+                ));
+            }
         }
         if projection["candidate"].is_object() {
             text.push_str(&format!("    {}\n", candidate(projection)));

@@ -49,7 +49,10 @@ pub(crate) async fn find(
     Ok(row.map(|row| Known::read(&row)))
 }
 
-pub(super) async fn known(transaction: &Transaction<'_>, projection: &str) -> Result<Known, GenerationError> {
+pub(super) async fn known(
+    transaction: &Transaction<'_>,
+    projection: &str,
+) -> Result<Known, GenerationError> {
     find(transaction, projection)
         .await?
         .ok_or_else(|| GenerationError::NoProjection(projection.to_owned()))

@@ -135,7 +135,9 @@ impl Generations {
             )
             .await?;
         if done == 1 {
-            client.batch_execute("select pg_notify('gobo_control', '')").await?;
+            client
+                .batch_execute("select pg_notify('gobo_control', '')")
+                .await?;
             drop(client);
             self.look_again().await;
         }

@@ -9,6 +9,7 @@ use super::pace::Pace;
 use super::{Interrupt, Job, StopError, batch};
 use crate::db::{Cause, cause, describe};
 use crate::event::{Batch, Position};
+use crate::failure::Evidence;
 use crate::read_model::ReadModel;
 use crate::read_model::rows::Rows;
 use crate::read_model::writer::{ChangeSet, Checkpoint, CommitError, DeadLetter, Phase, Writer};
@@ -132,15 +133,18 @@ impl<'j> Session<'j> {
         &mut self,
         executed: &Executed,
         set: &mut ChangeSet,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Box<Trouble>> {
         executed
             .add_to(set, &mut self.rows, &self.models, self.commits + 1)
-            .map_err(|error| Trouble {
-                batch: executed.batch.clone(),
-                event: Some(error.event),
-                kind: TroubleKind::Blamed,
-                message: error.to_string(),
-                logs: Vec::new(),
+            .map_err(|error| {
+                Box::new(Trouble {
+                    batch: executed.batch.clone(),
+                    event: Some(error.event),
+                    kind: TroubleKind::Blamed,
+                    message: error.to_string(),
+                    logs: Vec::new(),
+                    evidence: Evidence::default(),
+                })
             })
     }
 
@@ -248,13 +252,14 @@ fn broken(why: String) -> Interrupt {
 }
 
 fn stop(message: String, hint: &str) -> Interrupt {
-    Interrupt::Stop(StopError {
+    Interrupt::Stop(Box::new(StopError {
         message,
         position: None,
         stream_id: None,
         event_type: None,
         hint: Some(hint.into()),
-    })
+        file: None,
+    }))
 }
 
 impl From<SourceError> for Interrupt {

@@ -26,9 +26,7 @@ pub enum SchemaError {
         name: String,
     },
     /// Something was built on what is to be dropped.
-    #[error(
-        "{view} has to be dropped, but something was built on it: {what}"
-    )]
+    #[error("{view} has to be dropped, but something was built on it: {what}")]
     Dependents {
         /// What is to be dropped.
         view: String,

@@ -310,6 +310,7 @@ fn state(admin: &Admin, row: &Row, owned: bool) -> (State, Option<StopError>) {
             stream_id: None,
             event_type: None,
             hint: None,
+            file: None,
         })
     };
     let stored: Option<&str> = row.get("error");
