@@ -3,6 +3,7 @@
 // Clippy knows only functions marked `#[test]` as tests, not what they call.
 #![allow(clippy::unwrap_used)]
 
+mod backup;
 mod boundaries;
 mod cluster;
 mod console;
@@ -16,12 +17,14 @@ mod generations;
 mod http;
 mod import;
 mod migrate;
+mod operate;
 mod orders;
 mod per_stream;
 mod query;
 mod race;
 mod readme;
 mod recovery;
+mod redact;
 mod sandbox;
 mod scene;
 mod sdk;
