@@ -207,5 +207,5 @@ async fn the_plan_of_a_database_without_gobo_says_that_there_is_none() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("has no gobo in it"), "{text}");
     let plan = plan_of(&scene);
-    assert!(plan.contains("Gobo's own store, gobo.events"), "{plan}");
+    assert!(plan.contains("Gobo's own store, in schema gobo"), "{plan}");
 }

@@ -16,6 +16,7 @@ mod foreign;
 mod generations;
 mod http;
 mod import;
+mod metrics;
 mod migrate;
 mod operate;
 mod orders;

@@ -1,9 +1,9 @@
 //! What an event says is taken back: from the store, from what is computed anew, and from memory.
 
-use gobo_tests::{Gobo, wait_for};
+use gobo_tests::{Gobo, wait_for, wait_until};
 use serde_json::{Value, json};
 
-use crate::generations::{ask, generation, generations, wait_for_drop, wait_for_stage};
+use crate::generations::{ask, generation, wait_for_drop, wait_for_stage};
 use crate::scene::{Event, Scene};
 
 const SECRET: i64 = 987_654_321;
@@ -204,6 +204,7 @@ async fn a_stream_is_redacted_as_a_whole_and_with_other_data_the_type_stays() {
 async fn a_redaction_that_cannot_be_is_refused_with_the_reason_and_changes_nothing() {
     let scene = Scene::new("", &["ledger"]).await;
     let position = scene.append(&[booked("a", 1)]).await[0];
+    scene.wait_for("ledger", position);
     let before = event(&scene.gobo, position);
     for (body, status, part) in [
         (
@@ -283,39 +284,54 @@ async fn what_may_quote_a_redacted_event_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_projection_that_has_not_come_so_far_never_sees_the_redacted_data() {
+async fn a_projection_that_has_not_come_so_far_never_shows_the_redacted_data() {
     let scene = Scene::new("", &["ledger"]).await;
     let first = scene.append(&[booked("a", 1)]).await[0];
     scene.wait_for("ledger", first);
-    // The events below are in the memory of this node: somebody reads them at the head.
-    scene.gobo.deploy("page-views").expect(201);
-    // Held up while it is about to commit them.
+    let generation = live(&scene, "ledger");
+    // A commit is held up, and the next batch, which has the secret, is read and begun behind it, from memory.
     let mut holder = scene.database.connect().await;
     let transaction = holder.transaction().await.unwrap();
-    let lock = "select from gobo.checkpoints c join gobo.projections p on p.live = c.generation where p.name = 'ledger' for update";
-    transaction.query(lock, &[]).await.unwrap();
+    let lock = format!("select from gobo.checkpoints where generation = {generation} for update");
+    transaction.query(&lock, &[]).await.unwrap();
+    let sessions = async |count: i64| {
+        let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
+                        and application_name in ('gobo control', 'gobo writer of generation 1') and wait_event_type = 'Lock'";
+        wait_for(&format!("{count} sessions to wait"), async || {
+            match scene.database.query_i64(waiting).await {
+                found if found == count => Ok(()),
+                found => Err(found),
+            }
+        })
+        .await;
+    };
+    let second = scene.append(&[booked("a", 2)]).await[0];
+    sessions(1).await;
     let position = scene.append(&[booked("a", SECRET)]).await[0];
-    let last = scene.append(&[booked("a", 2)]).await[0];
-    wait_for("the commit to wait", async || {
-        let waiting = "select count(*) from pg_stat_activity where application_name ~ 'gobo writer' and wait_event_type = 'Lock'";
-        match scene.database.query_i64(waiting).await {
-            0 => Err("no commit is under way"),
+    wait_until("the secret to be safe to read", || {
+        match event(&scene.gobo, position) {
+            Value::Null => Err("not yet"),
             _ => Ok(()),
         }
-    })
-    .await;
-    // Redacted in that very transaction, as the endpoint does: the fence, then the event.
-    transaction
-        .batch_execute(&format!(
-            "update gobo.checkpoints set epoch = epoch + 1 where position < {position}; \
-             select gobo.redact(array[{position}::int8], 'x')"
-        ))
-        .await
-        .unwrap();
-    transaction.commit().await.unwrap();
+    });
+    // The redaction waits its turn: behind the commit that is under way, before the one with the secret.
+    let answer = std::thread::scope(|scope| {
+        let body = json!({ "position": position, "reason": "x" });
+        let redacting = scope.spawn(|| redact(&scene.gobo, body));
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                sessions(2).await;
+                transaction.commit().await.unwrap();
+            });
+        });
+        redacting.join().unwrap()
+    });
+    let answer = answer.expect(200).json();
+    assert_eq!(readers(&answer), [], "{answer}");
+    let last = scene.append(&[booked("a", 3)]).await[0];
+    assert!(first < second && second < position);
     scene.wait_for("ledger", last);
     let rows = scene.rows("accounts").await;
-    assert_eq!(rows[0]["row"]["history"], " 1-0 2-0", "{rows}");
-    assert_eq!(generations(&scene.gobo, "ledger").len(), 1);
+    assert_eq!(rows[0]["row"]["history"], " 1-0 2-0 3-0", "{rows}");
     assert_eq!(is_anywhere(&scene).await, Vec::<String>::new());
 }
