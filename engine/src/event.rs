@@ -1,5 +1,7 @@
 //! Events and batches of events, as they come from a source and go to a plugin.
 
+pub(crate) mod moment;
+
 use std::ops::Range;
 
 use uuid::Uuid;

@@ -6,12 +6,15 @@
 
 mod begin;
 mod collect;
+pub mod compare;
 pub mod diff;
 mod operate;
+pub mod past;
 mod promote;
 mod remove;
 pub mod service;
 mod settings;
+mod verify;
 
 use std::sync::Arc;
 
@@ -58,6 +61,9 @@ pub enum GenerationError {
     /// It cannot be done in the state that things are in.
     #[error("{0}")]
     Conflict(String),
+    /// The candidate is not as far as the live generation, which was held up for it.
+    #[error("{0}")]
+    Behind(String),
     /// What was asked for makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -77,6 +83,9 @@ pub enum GenerationError {
     /// Tables or views cannot be made.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// The events cannot be looked at.
+    #[error("{0}")]
+    Source(String),
     /// The database is not there.
     #[error("{}", crate::db::describe_pool(.0))]
     Pool(#[from] PoolError),

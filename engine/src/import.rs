@@ -6,7 +6,6 @@
 mod chunk;
 mod input;
 mod json_text;
-mod moment;
 mod present;
 mod writer;
 

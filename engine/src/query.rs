@@ -6,10 +6,12 @@
 //! parameter; [`answer`] asks the database. Rows and what says how fresh they are come from one statement, so from one
 //! snapshot.
 
+pub mod as_of;
 pub mod catalog;
 mod cursor;
 mod nearest;
 pub mod parse;
+pub mod past;
 pub mod plan;
 mod rows;
 pub mod scan;

@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::config::{Config, OWN_SOURCE};
 use crate::db::Database;
-use crate::event::{Batch, Position, now_micros};
+use crate::event::{Batch, Micros, Position, now_micros};
 use crate::query::catalog::{Away, Head, Upstream};
 use crate::source::{Polling, Reader, Source, SourceError};
 
@@ -22,6 +22,8 @@ struct Started {
     source: Source,
     /// One for all who ask now and then, made when first asked: it holds a session.
     reader: Arc<Mutex<Option<Reader>>>,
+    /// The same for questions whose answers take long.
+    searcher: Arc<Mutex<Option<Reader>>>,
     upstream: Upstream,
 }
 
@@ -31,10 +33,12 @@ impl Sources {
         let started = config.all_sources().into_iter().map(|(name, settings)| {
             let source = Source::start(database.clone(), &name, settings, Polling::default());
             let reader = Arc::default();
-            let upstream = upstream(&source, &reader);
+            let searcher = Arc::default();
+            let upstream = upstream(&source, &reader, &searcher);
             let started = Started {
                 source,
                 reader,
+                searcher,
                 upstream,
             };
             (name, started)
@@ -64,12 +68,21 @@ impl Sources {
 
     /// The event at `position` of the source called `name`, in a batch that is empty when there is none.
     pub async fn event_at(&self, name: &str, position: Position) -> Result<Batch, SourceError> {
-        let started = self.started.get(name).ok_or_else(|| {
-            SourceError::Refused(format!("the source \"{name}\" is not configured"))
-        })?;
+        let started = self.started(name)?;
         let mut reader = started.reader.lock().await;
         let reader = reader.get_or_insert_with(|| started.source.reader());
         reader.event_at(position).await
+    }
+
+    /// The last position of the source called `name` before the first event that was stored after `time`.
+    pub async fn position_at(&self, name: &str, time: Micros) -> Result<Position, SourceError> {
+        let started = self.started(name)?;
+        search(&started.source, &started.searcher, time).await
+    }
+
+    fn started(&self, name: &str) -> Result<&Started, SourceError> {
+        (self.started.get(name))
+            .ok_or_else(|| SourceError::Refused(format!("the source \"{name}\" is not configured")))
     }
 
     /// Up to where Gobo's own store (or what is configured under its name) has settled.
@@ -92,7 +105,21 @@ impl Sources {
     }
 }
 
-fn upstream(source: &Source, reader: &Arc<Mutex<Option<Reader>>>) -> Upstream {
+async fn search(
+    source: &Source,
+    searcher: &Mutex<Option<Reader>>,
+    time: Micros,
+) -> Result<Position, SourceError> {
+    let mut searcher = searcher.lock().await;
+    let searcher = searcher.get_or_insert_with(|| source.reader());
+    searcher.position_at(time).await
+}
+
+fn upstream(
+    source: &Source,
+    reader: &Arc<Mutex<Option<Reader>>>,
+    searcher: &Arc<Mutex<Option<Reader>>>,
+) -> Upstream {
     let mut heads = source.safe_head();
     let (sender, head) = watch::channel(Head::default());
     tokio::spawn(async move {
@@ -112,6 +139,7 @@ fn upstream(source: &Source, reader: &Arc<Mutex<Option<Reader>>>) -> Upstream {
         }
     });
     let (reader, asked, poked) = (reader.clone(), source.clone(), source.clone());
+    let (searcher, searched) = (searcher.clone(), source.clone());
     Upstream {
         head,
         age_after: Arc::new(move |position| {
@@ -122,6 +150,13 @@ fn upstream(source: &Source, reader: &Arc<Mutex<Option<Reader>>>) -> Upstream {
                 let stored = reader.oldest_after(position).await.map_err(Away::from)?;
                 Ok(stored
                     .map(|at| Duration::from_micros(u64::try_from(now_micros() - at).unwrap_or(0))))
+            })
+        }),
+        position_at: Arc::new(move |time| {
+            let (searcher, source) = (searcher.clone(), searched.clone());
+            Box::pin(async move {
+                let position = search(&source, &searcher, time).await;
+                position.map_err(Away::from)
             })
         }),
         poke: Arc::new(move || poked.poke()),

@@ -1,6 +1,5 @@
 //! A reader over a real database: tables as a projection would leave them, and the router that serves them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use gobo::api::read::Reader;
 use gobo::db::Database;
 use gobo::progress::Progress;
 use gobo::query::Limits;
-use gobo::query::catalog::{Catalog, Head, LiveModel, Models, Upstream};
+use gobo::query::catalog::{Catalog, Head, Models, Published, Readable, Standing, Upstream};
 use gobo::read_model::{Column, ReadModel, quote};
 use tokio::sync::{Notify, watch};
 use tokio_postgres::Client;
@@ -113,6 +112,7 @@ impl Bench {
             upstream: Upstream {
                 head: heads,
                 age_after: Arc::new(|_| Box::pin(async { Ok(Some(Duration::from_millis(1_500))) })),
+                position_at: Arc::new(|_| Box::pin(async { Ok(0) })),
                 poke: Arc::new(move || {
                     poked.fetch_add(1, Ordering::SeqCst);
                 }),
@@ -147,17 +147,21 @@ impl Bench {
 
     /// Makes a generation the live one.
     pub(crate) fn publish(&self, generation: i64, model: &ReadModel) {
-        let live = LiveModel {
+        let readable = Readable {
             model: model.clone(),
             projection: "test".to_owned(),
             generation,
+            standing: Standing::Live,
             schema: format!("gobo_g{generation}"),
             upstream: self.upstream.clone(),
         };
         self.models.send_modify(|models| {
-            let mut next: HashMap<_, _> = (**models).clone();
-            next.insert(model.name.clone(), Arc::new(live));
-            *models = Arc::new(next);
+            let mut live = models.live.clone();
+            live.insert(model.name.clone(), Arc::new(readable));
+            *models = Arc::new(Published {
+                live,
+                ..Published::default()
+            });
         });
     }
 

@@ -1,7 +1,9 @@
 //! `/admin`: deploy, status, generations, settings, logs, dead letters, restart, removal, redaction.
 
+mod compare;
 pub(crate) mod generations;
 pub(crate) mod letters;
+mod past;
 mod redact;
 mod remove;
 mod settings;
@@ -23,6 +25,7 @@ use serde_json::json;
 
 use super::problem::Problem;
 use crate::deploy::{Action, DeployError, Deployer, Mode, Origin, Request};
+use crate::generations::compare::Comparer;
 use crate::generations::{GenerationError, Generations};
 use crate::host::LoadError;
 use crate::ownership::Activity;
@@ -41,6 +44,8 @@ pub struct Admin {
     pub deployer: Arc<Deployer>,
     /// Decides about generations.
     pub generations: Generations,
+    /// Compares generations.
+    pub comparer: Comparer,
     /// Where events come from.
     pub sources: Sources,
     /// What the loops of this process do.
@@ -55,10 +60,7 @@ pub fn router(admin: Admin) -> Router {
     let generation = "/admin/projections/{name}/generations/{generation}";
     Router::new()
         .route("/admin/projections", get(status::all).post(deploy))
-        .route(
-            one,
-            get(status::one).put(deploy_as).delete(remove::remove),
-        )
+        .route(one, get(status::one).put(deploy_as).delete(remove::remove))
         .route(&format!("{one}/removal"), get(remove::plan))
         .route(
             &format!("{one}/settings"),
@@ -75,9 +77,13 @@ pub fn router(admin: Admin) -> Router {
         )
         .route(&format!("{one}/generations"), get(generations::list))
         .route(&format!("{one}/rebuild"), post(generations::rebuild))
+        .route(&format!("{one}/diff"), get(compare::diff))
+        .route(&format!("{one}/verify"), post(compare::verify))
         .route(&format!("{one}/promote"), post(generations::promote))
         .route(&format!("{one}/rollback"), post(generations::rollback))
         .route(&format!("{one}/cancel"), post(generations::cancel))
+        .route(&format!("{one}/replay"), post(past::replay))
+        .route(&format!("{one}/snapshot"), post(past::snapshot))
         .route(&format!("{one}/pause"), post(generations::pause))
         .route(&format!("{one}/resume"), post(generations::resume))
         .route(generation, get(generations::one))
@@ -197,6 +203,7 @@ impl From<DeployError> for Problem {
             DeployError::Plugin(error) => error.into(),
             DeployError::Name { .. } => unprocessable("name_mismatch"),
             DeployError::Generation(error) => error.into(),
+            DeployError::NothingToCompare(_) => conflict("nothing_to_compare"),
             DeployError::SourceChanged { .. } => conflict("source_changed"),
             DeployError::TablesChanged { differences, .. } => {
                 conflict("tables_changed").with_details(json!(differences))
@@ -262,8 +269,9 @@ impl From<GenerationError> for Problem {
                     "GET /admin/projections/{projection}/generations lists them."
                 ))
             }
-            GenerationError::Conflict(_) => conflict("conflict"),
+            GenerationError::Conflict(_) | GenerationError::Behind(_) => conflict("conflict"),
             GenerationError::Invalid(_) => Problem::bad_request("invalid", text),
+            GenerationError::Source(_) => Problem::unavailable(text),
             GenerationError::ReadModelTaken { read_model, owner } => conflict("read_model_taken")
                 .with_details(json!({ "read_model": read_model, "projection": owner })),
             GenerationError::Plugin(LoadStoredError::Loading(error)) => error.into(),

@@ -4,6 +4,7 @@
 //! revision, so that a reader who has the rows already is answered 304 without running the query.
 
 mod headers;
+mod past;
 mod wait;
 
 use std::sync::Arc;
@@ -22,12 +23,15 @@ use tokio::sync::Semaphore;
 use self::headers::{Answered, Format};
 use super::problem::Problem;
 use crate::progress::Progress;
-use crate::query::catalog::{Catalog, LiveModel};
+use crate::query::catalog::{Catalog, Readable};
 use crate::query::parse::Request;
 use crate::query::plan::{self, Plan};
 use crate::query::scan::{self, Parameter, Plus};
 use crate::query::sql::{self, Target};
-use crate::query::{Failure, Freshness, Limits, Refusal, nearest, parse};
+use crate::query::{Failure, Freshness, Limits, Refusal, as_of, nearest, parse};
+
+/// How many generations may come and go during one request, which may have waited for long.
+const MOST_GONE: usize = 3;
 
 /// Everything that reading needs. Clones are the same.
 #[derive(Debug, Clone)]
@@ -91,7 +95,7 @@ async fn row(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Resp
     respond(&reader, &uri, model, Some(key), &headers).await
 }
 
-/// Answers from the live generation; once more from the next one, if the first is gone meanwhile.
+/// Answers from the live generation; from the next one, if that is gone meanwhile.
 async fn respond(
     reader: &Reader,
     uri: &Uri,
@@ -104,7 +108,12 @@ async fn respond(
         Ok(ask) => ask,
         Err(problem) => return problem.into_response(),
     };
-    let mut is_retry = false;
+    match as_of::find(&ask.parameters) {
+        Ok(None) => {}
+        Ok(Some(as_of)) => return past::respond(&ask, &as_of).await,
+        Err(refusal) => return Problem::from(refusal).into_response(),
+    }
+    let mut gone = 0;
     loop {
         let live = match ask.live() {
             Ok(live) => live,
@@ -112,8 +121,8 @@ async fn respond(
         };
         match ask.answer(&live).await {
             Ok(response) => return response,
-            Err(Stop::Failed(Failure::Gone)) if !is_retry => {
-                is_retry = true;
+            Err(Stop::Failed(Failure::Gone)) if gone < MOST_GONE => {
+                gone += 1;
                 shared.catalog.refreshed(&live).await;
             }
             Err(Stop::Failed(failure)) => return problem(failure, &shared.limits).into_response(),
@@ -179,9 +188,9 @@ impl<'a> Ask<'a> {
         })
     }
 
-    fn live(&self) -> Result<Arc<LiveModel>, Problem> {
+    fn live(&self) -> Result<Arc<Readable>, Problem> {
         let models = self.shared.catalog.models();
-        if let Some(live) = models.get(&self.model) {
+        if let Some(live) = models.live.get(&self.model) {
             return Ok(live.clone());
         }
         let shown: String = self.model.chars().take(80).collect();
@@ -190,14 +199,14 @@ impl<'a> Ask<'a> {
             format!("there is no read model \"{shown}\""),
         );
         Err(
-            match nearest(&self.model, models.keys().map(String::as_str)) {
+            match nearest(&self.model, models.live.keys().map(String::as_str)) {
                 Some(near) => problem.with_hint(format!("did you mean \"{near}\"?")),
                 None => problem.with_hint("GET /admin/projections lists what is deployed"),
             },
         )
     }
 
-    async fn answer(&self, live: &Arc<LiveModel>) -> Result<Response, Stop> {
+    async fn answer(&self, live: &Arc<Readable>) -> Result<Response, Stop> {
         plan::check_names(&self.parameters, &live.model)?;
         let request = parse::parse(&self.parameters, &self.shared.limits)?;
         let plan = match self.key {
@@ -206,6 +215,7 @@ impl<'a> Ask<'a> {
         };
         let target = Target {
             generation: live.generation,
+            standing: live.standing,
             schema: &live.schema,
             min_position: request.min_position,
             answer_bytes: self.shared.limits.answer_bytes,
@@ -241,7 +251,7 @@ impl<'a> Ask<'a> {
 
     async fn read(
         &self,
-        live: &LiveModel,
+        live: &Readable,
         request: &Request,
         plan: &Plan<'_>,
         target: Target<'_>,
@@ -293,7 +303,7 @@ impl<'a> Ask<'a> {
     /// The answer to a query that failed, with how fresh its read model is, if that can still be said.
     async fn failed(
         &self,
-        live: &LiveModel,
+        live: &Readable,
         request: &Request,
         target: Target<'_>,
         failure: Failure,
@@ -315,7 +325,7 @@ impl<'a> Ask<'a> {
 
     async fn too_late(
         &self,
-        live: &LiveModel,
+        live: &Readable,
         target: Target<'_>,
         position: i64,
         wait: Duration,
@@ -347,7 +357,7 @@ impl<'a> Ask<'a> {
 
     async fn answered(
         &self,
-        live: &LiveModel,
+        live: &Readable,
         fresh: &Freshness,
         request: &Request,
         is_late: bool,
@@ -362,7 +372,7 @@ impl<'a> Ask<'a> {
     }
 
     /// None while nobody can tell what a revision means.
-    fn tag(live: &LiveModel, fresh: &Freshness, representation: &str) -> Option<String> {
+    fn tag(live: &Readable, fresh: &Freshness, representation: &str) -> Option<String> {
         let incarnation = fresh.incarnation.as_deref()?;
         Some(format!(
             "\"{incarnation}-{}-{}-{representation}\"",

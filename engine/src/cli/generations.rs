@@ -206,17 +206,18 @@ fn act(at: &EngineArgs, projection: &str, generation: Option<i64>, verb: &str) -
     }
 }
 
-fn path(projection: &str) -> String {
+pub(super) fn path(projection: &str) -> String {
     format!("/admin/projections/{}", encoded(projection))
 }
 
-fn say(answer: &Value) {
+pub(super) fn say(answer: &Value) {
     let text = |member: &str| answer[member].as_str().unwrap_or_default();
     println!("{}: {}", text("outcome"), text("detail"));
 }
 
-/// Shows how far a generation is, until it is live, held, complete, stopped or gone.
-pub(super) fn follow(engine: &Engine, projection: &str, generation: i64) -> Result<()> {
+/// Shows how far a generation is, until there is nothing to wait for: it is live, complete, stopped or gone, or has caught
+/// up and waits. Gives the engine's last report of it.
+pub(super) fn watch(engine: &Engine, projection: &str, generation: i64) -> Result<Value> {
     let bar = ProgressBar::new(1);
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -229,7 +230,8 @@ pub(super) fn follow(engine: &Engine, projection: &str, generation: i64) -> Resu
     for report in Reports::new(engine.stream(&path)?) {
         let report = report?;
         let number = |member: &str| report[member].as_f64();
-        bar.set_length(number("head_position").unwrap_or_default() as u64);
+        let end = number("until").or(number("head_position"));
+        bar.set_length(end.unwrap_or_default() as u64);
         bar.set_position(number("position").unwrap_or_default() as u64);
         let mut message = format!("{}/s", number("positions_per_second").unwrap_or_default());
         if let Some(eta) = number("eta_seconds") {
@@ -237,13 +239,18 @@ pub(super) fn follow(engine: &Engine, projection: &str, generation: i64) -> Resu
         }
         bar.set_message(message);
         last = report;
-        let caught_up = last["position"].as_i64() >= last["head_position"].as_i64();
-        let held = last["hold"].as_bool().unwrap_or_default() && last["bulk"] == json!(false);
-        if last["state"] == "stopped" || held && caught_up || last["state"] == "paused" {
+        let waits = last["hold"] == true && last["caught_up"] == true;
+        if last["state"] == "stopped" || waits || last["state"] == "paused" {
             break;
         }
     }
     bar.finish_and_clear();
+    Ok(last)
+}
+
+/// The same, and says how it ended.
+pub(super) fn follow(engine: &Engine, projection: &str, generation: i64) -> Result<()> {
+    let last = watch(engine, projection, generation)?;
     let position = last["position"].as_i64().unwrap_or_default();
     match (last["stage"].as_str(), last["state"].as_str()) {
         (Some("live"), _) => println!("generation {generation} is live at position {position}"),

@@ -83,7 +83,10 @@ impl Deployer {
         let mut detail =
             format!("projection \"{name}\" runs these very bytes already; nothing was changed");
         let why = "the bytes of the live generation were deployed again";
-        if let Some(cancelled) = cancel_candidate(transaction, name, why).await? {
+        // Whoever previews has not decided anything yet.
+        if mode != Mode::Preview
+            && let Some(cancelled) = cancel_candidate(transaction, name, why).await?
+        {
             detail = format!(
                 "projection \"{name}\" runs these very bytes already; generation {cancelled}, which was being filled with others, is cancelled"
             );
@@ -139,7 +142,7 @@ impl Deployer {
                 plugin,
                 purpose: Purpose::Projection,
                 hold,
-                bulk: false,
+                bulk: true,
                 reason,
                 until: None,
                 until_time: None,

@@ -5,7 +5,8 @@ use tokio_postgres::Transaction;
 use super::GenerationError;
 use crate::event::{Micros, Position};
 use crate::host::{Plugin, PluginHash};
-use crate::read_model::{ReadModel, schema};
+use crate::read_model::ReadModel;
+use crate::read_model::schema::{self, SchemaError};
 use crate::registry::Purpose;
 
 /// A generation that is to be begun.
@@ -37,6 +38,16 @@ pub(crate) async fn begin(
     if plan.purpose == Purpose::Projection {
         reserve_names(transaction, plan.projection, models).await?;
     }
+    let generation = enter(transaction, plan).await?;
+    make_tables(transaction, generation, plan).await?;
+    Ok(generation)
+}
+
+/// Its row and its checkpoint.
+pub(super) async fn enter(
+    transaction: &Transaction<'_>,
+    plan: &Plan<'_>,
+) -> Result<i64, tokio_postgres::Error> {
     let purpose = match plan.purpose {
         Purpose::Projection => "projection",
         Purpose::Replay => "replay",
@@ -61,13 +72,21 @@ pub(crate) async fn begin(
             ],
         )
         .await?;
-    let generation: i64 = row.get(0);
+    Ok(row.get(0))
+}
+
+/// Its tables, empty.
+pub(super) async fn make_tables(
+    transaction: &Transaction<'_>,
+    generation: i64,
+    plan: &Plan<'_>,
+) -> Result<(), SchemaError> {
+    let models = &plan.plugin.descriptor.read_models;
     schema::create_tables(transaction, generation, models, plan.bulk).await?;
     if !plan.bulk {
         schema::create_indexes(transaction, generation, models).await?;
     }
-    schema::comment_tables(transaction, generation, models).await?;
-    Ok(generation)
+    schema::comment_tables(transaction, generation, models).await
 }
 
 /// The names of read models are the projection's from the moment that one of its generations has them.

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{ImportError, json_text, moment};
-use crate::event::Micros;
+use super::{ImportError, json_text};
+use crate::event::{Micros, moment};
 use crate::frame::{write_count, write_field};
 
 /// The columns of a tuple, in order; the position is the server's to draw.

@@ -1,4 +1,4 @@
-//! What can be read right now: the live generation of every read model.
+//! What can be read right now: the live generation of every read model, and the complete ones of the past.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -9,21 +9,33 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
 
+use crate::event::{Micros, Position};
 use crate::read_model::ReadModel;
 
 /// A read model with the generation that serves it.
 #[derive(Debug)]
-pub struct LiveModel {
+pub struct Readable {
     /// Its columns and key.
     pub model: ReadModel,
     /// The projection that owns it.
     pub projection: String,
-    /// The live generation.
+    /// The generation.
     pub generation: i64,
+    /// Who sees it.
+    pub standing: Standing,
     /// The schema of that generation's tables.
     pub schema: String,
     /// Where the projection's events come from.
     pub upstream: Upstream,
+}
+
+/// Who sees a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Everybody.
+    Live,
+    /// Who asks for that point in the past. The generation never changes.
+    Past,
 }
 
 /// What readers know of a source, and ask of it.
@@ -33,6 +45,8 @@ pub struct Upstream {
     pub head: watch::Receiver<Head>,
     /// The age of the oldest event after a position, by the database's clock; `None` when there is none.
     pub age_after: AgeAfter,
+    /// Where the source was at a time.
+    pub position_at: PositionAt,
     /// Makes the source look for events now.
     pub poke: Arc<dyn Fn() + Send + Sync>,
 }
@@ -40,6 +54,10 @@ pub struct Upstream {
 /// Asks a source for the age of its oldest event after a position.
 pub type AgeAfter =
     Arc<dyn Fn(i64) -> BoxFuture<'static, Result<Option<Duration>, Away>> + Send + Sync>;
+
+/// Asks a source for its last position before the first event that was stored after a time.
+pub type PositionAt =
+    Arc<dyn Fn(Micros) -> BoxFuture<'static, Result<Position, Away>> + Send + Sync>;
 
 /// Why a source does not answer.
 pub type Away = Box<dyn Error + Send + Sync>;
@@ -61,10 +79,22 @@ pub struct Head {
     pub head: i64,
 }
 
-/// Live read models by name.
-pub type Models = Arc<HashMap<String, Arc<LiveModel>>>;
+/// Read models by name.
+pub type ByName = HashMap<String, Arc<Readable>>;
 
-/// Looks live read models up. Whoever deploys sends new ones.
+/// Everything that can be read.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// What everybody sees.
+    pub live: ByName,
+    /// Generations at a point in the past, by number.
+    pub past: HashMap<i64, ByName>,
+}
+
+/// The same, as it is handed out.
+pub type Models = Arc<Published>;
+
+/// Looks read models up. Whoever deploys sends new ones.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     models: watch::Receiver<Models>,
@@ -80,20 +110,31 @@ impl Catalog {
         Self { models, refresh }
     }
 
-    /// All live read models.
+    /// All read models.
     pub fn models(&self) -> Models {
         self.models.borrow().clone()
     }
 
     /// Waits, bounded, until the models are others than those that `gone` came from.
-    pub async fn refreshed(&self, gone: &Arc<LiveModel>) {
+    pub async fn refreshed(&self, gone: &Arc<Readable>) {
         let mut models = self.models.clone();
         let is_other = |models: &Models| {
-            let now = models.get(&gone.model.name);
+            let now = models.live.get(&gone.model.name);
             now.is_none_or(|now| !Arc::ptr_eq(now, gone))
         };
         self.refresh.notify_one();
         // Nobody left to refresh, or too slow: the retry fails as the first attempt did, and says so.
         let _ = tokio::time::timeout(REFRESH, models.wait_for(is_other)).await;
+    }
+
+    /// The read models of a generation at a point in the past. One that is new is waited for, bounded.
+    pub async fn past(&self, generation: i64) -> Option<Models> {
+        let mut models = self.models.clone();
+        let is_there = |models: &Models| models.past.contains_key(&generation);
+        if !is_there(&models.borrow()) {
+            self.refresh.notify_one();
+        }
+        let found = tokio::time::timeout(REFRESH, models.wait_for(is_there)).await;
+        Some(found.ok()?.ok()?.clone())
     }
 }

@@ -163,7 +163,7 @@ const KEYWORDS: [(&str, Keyword); 5] = [
 ];
 
 /// Parameters that are no column's filter.
-pub(super) const PARAMETERS: [&str; 9] = [
+pub(super) const PARAMETERS: [&str; 10] = [
     "select",
     "order",
     "limit",
@@ -171,6 +171,7 @@ pub(super) const PARAMETERS: [&str; 9] = [
     "cursor",
     "min_position",
     "wait",
+    "as_of",
     "and",
     "or",
 ];
@@ -179,7 +180,7 @@ pub(super) const PARAMETERS: [&str; 9] = [
 const LOGIC: [&str; 4] = ["and", "or", "not.and", "not.or"];
 
 /// Names that are reserved and have no meaning yet (the descriptor refuses columns of these names).
-const WITHOUT_MEANING: [&str; 6] = ["max_lag", "as_of", "live", "on_conflict", "columns", "not"];
+const WITHOUT_MEANING: [&str; 5] = ["max_lag", "live", "on_conflict", "columns", "not"];
 
 /// Whether the parameter `name` is something else than a filter on the column `name`.
 pub(super) fn is_reserved(name: &str) -> bool {
@@ -217,6 +218,8 @@ pub fn parse(parameters: &[Parameter<'_>], limits: &Limits) -> Result<Request, R
             "min_position" => {
                 request.min_position = Some(number(parameter, "invalid_min_position")?);
             }
+            // Says which generation is asked, and so was read before.
+            "as_of" => {}
             "wait" => request.wait = Some(duration(parameter, limits)?),
             _ => {
                 let mut filters = Filters {

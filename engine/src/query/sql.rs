@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use super::catalog::Standing;
 use super::parse::{Comparator, Direction, Keyword, Nulls};
 use super::plan::{Condition, Field, Plan, Sort};
 use crate::read_model::{ColumnType, quote};
@@ -34,6 +35,8 @@ pub struct Bound {
 pub struct Target<'a> {
     /// The generation, whose checkpoint says how fresh the rows are.
     pub generation: i64,
+    /// Whether readers see it, or only those who ask for the past.
+    pub standing: Standing,
     /// The schema of the generation's tables.
     pub schema: &'a str,
     /// The position whose dead letters are to be named.
@@ -52,7 +55,7 @@ pub const MAX_DEAD_LETTERS: i64 = 1_000;
 /// for. The first three parameters are the generation, the read model's name and that position.
 pub fn freshness(target: Target<'_>, model: &str) -> Statement {
     Statement {
-        text: format!("select {FRESHNESS} from {}", fresh_from()),
+        text: format!("select {FRESHNESS} from {}", fresh_from(target.standing)),
         parameters: fresh_parameters(target, model),
     }
 }
@@ -76,7 +79,7 @@ cross join (
     max(place) filter (where n = {limit}) as last
   from ({page}) as lines
 ) as page",
-        fresh = fresh_from(),
+        fresh = fresh_from(target.standing),
     );
     Statement {
         text,
@@ -85,14 +88,24 @@ cross join (
 }
 
 /// At most 20 dead letters are named.
-const FRESHNESS: &str = "(select to_char(pg_postmaster_start_time(), 'YYMMDDHH24MISSUS') || '-' || left(token::text, 8) from gobo.incarnation) as incarnation, c.position, coalesce(m.revision, 0) as revision, dead.count as dead_letters, \
+const FRESHNESS: &str = "(select to_char(pg_postmaster_start_time(), 'YYMMDDHH24MISSUS') || '-' || left(token::text, 8) from gobo.incarnation) as incarnation, c.position, c.revision, dead.count as dead_letters, \
     array(select d.position from gobo.dead_letters d where d.generation = c.generation and d.position <= $3 and d.state <> 'discarded' \
     order by d.position limit 20) as dead_positions";
 
-fn fresh_from() -> String {
+/// A generation that has lost its standing meanwhile gives no row.
+fn fresh_from(standing: Standing) -> String {
+    let standing = match standing {
+        Standing::Live => {
+            "select c.generation, c.position, coalesce(m.revision, 0) as revision from gobo.checkpoints c \
+             join gobo.projections p on p.live = c.generation left join gobo.read_models m on m.name = $2"
+        }
+        Standing::Past => {
+            "select c.generation, c.position, c.revision from gobo.checkpoints c \
+             join gobo.generations g on g.id = c.generation and g.state = 'done'"
+        }
+    };
     format!(
-        "(select c.generation, c.position from gobo.checkpoints c join gobo.projections p on p.live = c.generation \
-         where c.generation = $1) as c left join gobo.read_models m on m.name = $2 \
+        "({standing} where c.generation = $1) as c \
          cross join lateral (select count(*) as count from (select 1 from gobo.dead_letters d \
          where d.generation = c.generation and d.state <> 'discarded' limit {MAX_DEAD_LETTERS}) as letters) as dead"
     )

@@ -26,9 +26,7 @@ pub enum SchemaError {
         name: String,
     },
     /// Something was built on what is to be dropped.
-    #[error(
-        "{view} has to be dropped, but something was built on it: {what}"
-    )]
+    #[error("{view} has to be dropped, but something was built on it: {what}")]
     Dependents {
         /// What is to be dropped.
         view: String,
@@ -398,7 +396,6 @@ pub async fn read_tables(
         let names: Vec<String> = row.get("columns");
         let kinds: Vec<u32> = row.get("types");
         let required: Vec<bool> = row.get("required");
-        let place = |name: &String| names.iter().position(|other| other == name);
         let columns: Vec<Column> = names
             .iter()
             .zip(kinds)
@@ -413,13 +410,14 @@ pub async fn read_tables(
                 })
             })
             .collect();
+        // Columns that were added later stand behind the engine's own.
+        let place = |name: &String| columns.iter().position(|column| column.name == *name);
         let key: Vec<String> = row.get("key");
         let indexes: Vec<String> = row.get("indexes");
         models.push(ReadModel {
             name: row.get("name"),
             comment: None,
             per_stream: names.iter().any(|name| name == STREAM_COLUMN),
-            columns,
             key: key.iter().filter_map(place).collect(),
             indexes: indexes
                 .iter()
@@ -431,6 +429,7 @@ pub async fn read_tables(
                         .collect()
                 })
                 .collect(),
+            columns,
         });
     }
     Ok(models)

@@ -1,13 +1,13 @@
 //! From what is deployed to what can be read.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-use crate::query::catalog::{LiveModel, Models};
+use crate::query::catalog::{ByName, Models, Published, Readable, Standing};
+use crate::read_model::ReadModel;
 use crate::read_model::schema::generation_schema;
-use crate::registry::Registry;
+use crate::registry::{Deployed, Purpose, Registry};
 use crate::shutdown::Shutdown;
 use crate::sources::Sources;
 
@@ -39,29 +39,53 @@ pub(super) async fn run(
 pub(super) fn publish(registry: &Registry, sources: &Sources, models: &watch::Sender<Models>) {
     let catalog = registry.catalog().borrow().clone();
     let old = models.borrow().clone();
-    let mut new = HashMap::new();
+    let mut new = Published::default();
     for (name, served) in &catalog.models {
-        let facts = &served.deployed.facts;
-        let Some(upstream) = sources.upstream(&facts.source) else {
-            // Told where it matters: the projection's own status.
+        let (deployed, model) = (&served.deployed, served.model());
+        let readable = readable(sources, &old.live, deployed, model, Standing::Live);
+        new.live.extend(readable.map(|model| (name.clone(), model)));
+    }
+    let nothing = ByName::default();
+    for (generation, deployed) in &catalog.generations {
+        if !matches!(deployed.facts.purpose, Purpose::Replay | Purpose::Snapshot) {
             continue;
-        };
-        let kept = old.get(name).filter(|old| {
-            old.generation == facts.generation
-                && old.projection == facts.projection
-                && old.model == *served.model()
-                && old.upstream.head.same_channel(&upstream.head)
+        }
+        let old = old.past.get(generation).unwrap_or(&nothing);
+        let models = deployed.plugin.descriptor.read_models.iter();
+        let models = models.filter_map(|model| {
+            let readable = readable(sources, old, deployed, model, Standing::Past)?;
+            Some((model.name.clone(), readable))
         });
-        let live = kept.cloned().unwrap_or_else(|| {
-            Arc::new(LiveModel {
-                model: served.model().clone(),
-                projection: facts.projection.clone(),
-                generation: facts.generation,
-                schema: generation_schema(facts.generation),
-                upstream: upstream.clone(),
-            })
-        });
-        new.insert(name.clone(), live);
+        new.past.insert(*generation, models.collect());
     }
     models.send_replace(Arc::new(new));
+}
+
+/// A read model of a generation. `None` if its source is not configured here, which is told where it matters: in the
+/// projection's own status.
+fn readable(
+    sources: &Sources,
+    old: &ByName,
+    deployed: &Deployed,
+    model: &ReadModel,
+    standing: Standing,
+) -> Option<Arc<Readable>> {
+    let facts = &deployed.facts;
+    let upstream = sources.upstream(&facts.source)?;
+    let kept = old.get(&model.name).filter(|old| {
+        old.generation == facts.generation
+            && old.projection == facts.projection
+            && old.model == *model
+            && old.upstream.head.same_channel(&upstream.head)
+    });
+    Some(kept.cloned().unwrap_or_else(|| {
+        Arc::new(Readable {
+            model: model.clone(),
+            projection: facts.projection.clone(),
+            generation: facts.generation,
+            standing,
+            schema: generation_schema(facts.generation),
+            upstream: upstream.clone(),
+        })
+    }))
 }

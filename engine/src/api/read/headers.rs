@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::Problem;
 use crate::query::Freshness;
-use crate::query::catalog::LiveModel;
+use crate::query::catalog::{Readable, Standing};
 use crate::query::plan::Plan;
 use crate::query::scan::Parameter;
 use crate::query::sql::Statement;
@@ -18,11 +18,7 @@ pub(super) struct Answered {
 }
 
 impl Answered {
-    pub(super) async fn new(
-        live: &LiveModel,
-        fresh: &Freshness,
-        min_position: Option<i64>,
-    ) -> Self {
+    pub(super) async fn new(live: &Readable, fresh: &Freshness, min_position: Option<i64>) -> Self {
         let head = *live.upstream.head.borrow();
         let mut answered = Self {
             headers: HeaderMap::new(),
@@ -31,7 +27,10 @@ impl Answered {
         answered.set("gobo-head-position", head.head.max(fresh.position));
         answered.set("gobo-generation", live.generation);
         answered.set("gobo-revision", fresh.revision);
-        if let Some(lag) = lag(live, fresh.position, head.safe).await {
+        // What never moves on is not late.
+        if live.standing == Standing::Live
+            && let Some(lag) = lag(live, fresh.position, head.safe).await
+        {
             answered.set("gobo-lag-seconds", format!("{lag:.3}"));
         }
         if fresh.dead_letters > 0 {
@@ -66,7 +65,7 @@ impl Answered {
 }
 
 /// Seconds by which the oldest event that is not applied is old. Unknown when the source does not answer.
-async fn lag(live: &LiveModel, position: i64, safe: i64) -> Option<f64> {
+async fn lag(live: &Readable, position: i64, safe: i64) -> Option<f64> {
     if position >= safe {
         return Some(0.0);
     }

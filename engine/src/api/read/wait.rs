@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::{Problem, Shared, Stop};
-use crate::query::catalog::LiveModel;
+use crate::query::catalog::Readable;
 use crate::query::{Failure, checkpoint};
 
 /// How often a reader looks without any hint: the generation may be run by another process.
@@ -20,7 +20,7 @@ impl Shared {
     /// Waits until the generation's checkpoint is at `position`; `false` when it is not within `wait`.
     pub(super) async fn reach(
         &self,
-        live: &LiveModel,
+        live: &Readable,
         position: i64,
         wait: Duration,
     ) -> Result<bool, Stop> {
@@ -46,7 +46,7 @@ impl Shared {
             }
             // A generation that is not live any more may never move again.
             let models = self.catalog.models();
-            let now_live = models.get(&live.model.name).map(|now| now.generation);
+            let now_live = models.live.get(&live.model.name).map(|now| now.generation);
             if now_live != Some(live.generation) {
                 return Err(Failure::Gone.into());
             }

@@ -6,7 +6,7 @@ use crate::event::Micros;
 const UNIX_EPOCH: i64 = -10_957;
 
 /// Reads ISO 8601 with an offset, such as `2026-01-31T12:00:00.5+01:00`; more than six decimals are rounded.
-pub(super) fn parse(text: &str) -> Option<Micros> {
+pub(crate) fn parse(text: &str) -> Option<Micros> {
     let bytes = text.as_bytes();
     if !text.is_ascii() || bytes.len() < 17 {
         return None;
