@@ -3,6 +3,7 @@
 // Clippy knows only functions marked `#[test]` as tests, not what they call.
 #![allow(clippy::unwrap_used)]
 
+mod backup;
 mod boundaries;
 mod cluster;
 mod console;
@@ -16,7 +17,9 @@ mod foreign;
 mod generations;
 mod http;
 mod import;
+mod metrics;
 mod migrate;
+mod operate;
 mod orders;
 mod past;
 mod per_stream;
@@ -25,6 +28,7 @@ mod race;
 mod readme;
 mod rebuild_fill;
 mod recovery;
+mod redact;
 mod sandbox;
 mod scene;
 mod sdk;
