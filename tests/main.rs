@@ -5,6 +5,7 @@
 
 mod boundaries;
 mod cluster;
+mod compare;
 mod console;
 mod commands;
 mod contract;
