@@ -6,6 +6,7 @@
 mod backup;
 mod boundaries;
 mod cluster;
+mod compare;
 mod console;
 mod commands;
 mod contract;
