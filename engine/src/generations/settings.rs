@@ -103,7 +103,7 @@ async fn decided(
 ) -> Result<Map<String, Value>, GenerationError> {
     let row = transaction
         .query_opt(
-            "select settings::text from gobo.projections where name = $1 and live is not null for update",
+            "select settings::text from gobo.projections where name = $1 and live is not null",
             &[&projection],
         )
         .await?

@@ -10,7 +10,7 @@ const REFUSED: &str = "GB003";
 
 /// Where copies may be that no transaction reaches.
 pub const ELSEWHERE: [&str; 4] = [
-    "files that the engine wrote about batches that failed, on each of its machines",
+    "files of batches that failed (engine.failures_dir), on each of the engine's machines",
     "files that events were imported from, dumps, base backups and archived WAL",
     "dead row versions, until the table is vacuumed: vacuum gobo.events",
     "whatever readers of the read models and of /events have copied",

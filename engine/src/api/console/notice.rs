@@ -101,7 +101,9 @@ impl Notice {
                 format!("Generation {generation} is given up; its tables are dropped.")
             }
             (Done::Pause, generation) => {
-                format!("Generation {generation} stops after the batch in flight; its rows stay readable.")
+                format!(
+                    "Generation {generation} stops after the batch in flight; its rows stay readable."
+                )
             }
             (Done::Resume, generation) => {
                 format!("Generation {generation} goes on from its checkpoint.")
