@@ -1,5 +1,7 @@
 //! The console: pages for people, and what their forms do.
 
+mod generations;
+
 use gobo_tests::{Database, Gobo, PATIENCE, wait_until};
 use serde_json::{Value, json};
 

@@ -3,8 +3,10 @@
 // Clippy knows only functions marked `#[test]` as tests, not what they call.
 #![allow(clippy::unwrap_used)]
 
+mod backup;
 mod boundaries;
 mod cluster;
+mod compare;
 mod console;
 mod commands;
 mod contract;
@@ -16,7 +18,9 @@ mod foreign;
 mod generations;
 mod http;
 mod import;
+mod metrics;
 mod migrate;
+mod operate;
 mod orders;
 mod past;
 mod per_stream;
@@ -25,6 +29,7 @@ mod race;
 mod readme;
 mod rebuild_fill;
 mod recovery;
+mod redact;
 mod sandbox;
 mod scene;
 mod sdk;

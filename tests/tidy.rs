@@ -172,12 +172,14 @@ fn only_the_writer_moves_a_checkpoint() {
         for update in code.to_lowercase().split("update gobo.checkpoints").skip(1) {
             let set = update.split(" where ").next().unwrap_or_default();
             let set: String = set.chars().take(300).collect();
+            // A copy of a generation begins where that one is: rows and checkpoint in one transaction, and no loop yet.
+            let copies = path.ends_with("read_model/sql/copy_state.sql");
             assert!(
-                !set.contains("position"),
+                copies || !set.contains("position"),
                 "{path} sets position: update gobo.checkpoints{set}"
             );
             // A change of shape and a promotion take a revision, under the checkpoint's lock.
-            let decides = path.contains("/deploy/") || path.contains("/generations/");
+            let decides = copies || path.contains("/deploy/") || path.contains("/generations/");
             assert!(
                 decides || !set.contains("revision"),
                 "{path} sets revision: update gobo.checkpoints{set}"

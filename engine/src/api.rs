@@ -6,6 +6,7 @@ pub mod console;
 mod drain;
 pub mod guard;
 pub mod health;
+pub mod metrics;
 pub mod problem;
 pub mod read;
 pub mod server;
@@ -78,14 +79,14 @@ pub struct Rooms {
 
 /// Everything but health, composed.
 pub fn router(config: &Config, rooms: Rooms) -> Router {
-    Router::new()
+    let router = Router::new()
         .merge(streams::router(rooms.streams))
         .merge(rooms.reader.router())
         .merge(console::router(rooms.admin.clone()))
-        .merge(admin::router(rooms.admin))
+        .merge(admin::router(rooms.admin.clone()))
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(config.api.max_body_bytes))
+        .method_not_allowed_fallback(method_not_allowed);
+    metrics::measured(router, rooms.admin).layer(DefaultBodyLimit::max(config.api.max_body_bytes))
 }
 
 async fn pass(behind: Arc<OnceLock<Router>>, request: Request) -> Response {
@@ -104,7 +105,7 @@ async fn not_found(request: Request) -> Problem {
         format!("there is nothing at {}", request.uri().path()),
     )
     .with_hint(
-        "Paths: /console, /read/{read_model}, /streams/{stream_id}/events, /events, /admin/projections, /health/live, /health/ready",
+        "Paths: /console, /read/{read_model}, /streams/{stream_id}/events, /events, /admin/projections, /metrics, /health/live, /health/ready",
     )
 }
 

@@ -86,11 +86,21 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
         .map_err(|source| ServeError::Bind { address, source })
 }
 
-/// Runs the engine until shutdown. Says `listening on http://ADDRESS` on standard output when it is ready.
+/// What a command may use of the engine that it runs.
+pub struct Tools {
+    /// Deploys plugins.
+    pub deployer: Arc<Deployer>,
+    /// Says what is deployed.
+    pub registry: Registry,
+}
+
+/// Runs the engine until shutdown. Says `listening on http://ADDRESS` on standard output when it is ready, and hands its
+/// tools to `opened`.
 pub async fn serve(
     config: Config,
     listener: TcpListener,
     mut shutdown: Shutdown,
+    opened: impl FnOnce(Tools),
 ) -> Result<(), ServeError> {
     let address = listener.local_addr();
     let config = Arc::new(config);
@@ -122,12 +132,13 @@ pub async fn serve(
     let mut services = tokio::select! {
         () = shutdown.requested() => JoinSet::new(),
         started = starting => {
-            let services = started?;
+            let (services, tools) = started?;
             health.reached(Stage::Running);
             if let Ok(address) = address {
                 println!("listening on http://{address}");
                 tracing::info!("the console is at http://{address}/console");
             }
+            opened(tools);
             services
         }
     };
@@ -176,7 +187,7 @@ async fn start(
     health: &Health,
     front: &Front,
     shutdown: &Shutdown,
-) -> Result<JoinSet<&'static str>, ServeError> {
+) -> Result<(JoinSet<&'static str>, Tools), ServeError> {
     migrate_when_there(&database).await?;
     health.reached(Stage::Loading);
     let host = Host::new(config.plugin_limits(), config.cache_dir()).map_err(ServeError::Host)?;
@@ -205,7 +216,11 @@ async fn start(
     let readable = parts.start_services(&mut services, shutdown);
     let rooms = parts.rooms(readable).await;
     front.open(crate::api::router(&parts.config, rooms));
-    Ok(services)
+    let tools = Tools {
+        deployer: parts.deployer,
+        registry: parts.registry,
+    };
+    Ok((services, tools))
 }
 
 impl Parts {

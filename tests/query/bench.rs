@@ -21,6 +21,7 @@ use tower::ServiceExt;
 const SCHEMA: &str = "
     create schema gobo;
     create table gobo.checkpoints (generation bigint primary key, position bigint not null);
+    create table gobo.projections (name text not null, live bigint primary key);
     create table gobo.incarnation (token uuid not null default gen_random_uuid());
     insert into gobo.incarnation default values;
     create table gobo.read_models (name text primary key, projection text not null, revision bigint not null);
@@ -136,6 +137,7 @@ impl Bench {
              create table gobo_g{generation}.{name} ({columns}, _position bigint not null default 1,
                _revision bigint not null default 1, _updated_at timestamptz not null default '2026-01-01', primary key ({key}));
              insert into gobo.checkpoints values ({generation}, 10) on conflict do nothing;
+             insert into gobo.projections values ('test', {generation}) on conflict do nothing;
              insert into gobo.read_models values ('{name}', 'test', 1) on conflict do nothing",
             name = model.name,
             columns = columns.join(", "),

@@ -97,9 +97,18 @@ impl Signal {
         if processes.is_empty() {
             return Ok(());
         }
+        self.send_to(processes.iter().map(u32::to_string))
+    }
+
+    /// Sends the signal to every process of a group, named by its leader; one that has ended already is no error.
+    pub fn send_to_group(self, leader: u32) -> Result<()> {
+        self.send_to(["--".to_owned(), format!("-{leader}")].into_iter())
+    }
+
+    fn send_to(self, whom: impl Iterator<Item = String>) -> Result<()> {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "kill -s \"$@\" 2>/dev/null", "kill", self.name()]);
-        command.args(processes.iter().map(u32::to_string));
+        command.args(whom);
         command
             .stdin(Stdio::null())
             .status()

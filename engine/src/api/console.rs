@@ -4,6 +4,7 @@
 //! do. There is no script, and nothing is loaded from anywhere. A form that did its work sends back to the page
 //! (303), so that a reload does not do it again; one that did not is answered with the page, and why.
 
+mod generations;
 mod layout;
 mod letters;
 mod notice;
@@ -44,6 +45,27 @@ pub fn router(admin: Admin) -> Router {
         .route(&format!("{one}/retry"), post(retry).get(back))
         .route(&format!("{one}/discard"), post(discard).get(back))
         .route(&format!("{one}/restart"), post(restart).get(back))
+        .route(
+            &format!("{one}/rebuild"),
+            post(generations::rebuild).get(back),
+        )
+        .route(
+            &format!("{one}/promote"),
+            post(generations::promote).get(back),
+        )
+        .route(
+            &format!("{one}/rollback"),
+            post(generations::rollback).get(back),
+        )
+        .route(
+            &format!("{one}/cancel"),
+            post(generations::cancel).get(back),
+        )
+        .route(&format!("{one}/pause"), post(generations::pause).get(back))
+        .route(
+            &format!("{one}/resume"),
+            post(generations::resume).get(back),
+        )
         .layer(DefaultBodyLimit::max(FORM_BYTES))
         .layer(middleware::from_fn(origin::own_forms_only))
         .with_state(admin)

@@ -90,7 +90,7 @@ fn plan(found: &Found) -> Result<String, std::fmt::Error> {
         "   schemas {schemas} and the {generations} schemas gobo_g... of the generations; owned by {owners}"
     )?;
     match found.foreign_sources.is_empty() {
-        true => writeln!(text, "   events: Gobo's own store, gobo.events")?,
+        true => writeln!(text, "   events: Gobo's own store, in schema gobo")?,
         false => writeln!(
             text,
             "   events: also the sources {}: event tables of other programs in this same database. Dump the whole\n   database, as below, so that events, rows and checkpoints come from one snapshot",

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
 use crate::runtime;
-use crate::shutdown::{self, Trigger};
+use crate::shutdown::{self, Shutdown, Trigger};
 
 /// Run the engine.
 #[derive(Debug, clap::Args)]
@@ -48,10 +48,16 @@ pub fn run(args: ServeArgs) -> Result<()> {
 
 /// Serves until a signal ends it.
 pub(super) async fn serve(config: Config, listener: TcpListener) -> Result<()> {
+    let shutdown = until_signal()?;
+    runtime::serve(config, listener, shutdown, drop).await?;
+    Ok(())
+}
+
+/// The end that the first SIGTERM or SIGINT asks for.
+pub(super) fn until_signal() -> Result<Shutdown> {
     let (trigger, shutdown) = shutdown::channel();
     end_on_signals(trigger)?;
-    runtime::serve(config, listener, shutdown).await?;
-    Ok(())
+    Ok(shutdown)
 }
 
 pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -180,9 +180,10 @@ impl Comparer {
         };
         barrier.approach().await?;
         barrier.lock().await?;
-        let held = barrier.hold().await;
-        let begun = match held {
-            Ok(position) => begin(session, projection, Pair { a, b, position }).await,
+        let begun = match barrier.hold().await {
+            Ok((position, snapshot)) => begin(session, &snapshot)
+                .await
+                .map(|transaction| (transaction, Pair { a, b, position })),
             Err(error) => Err(error),
         };
         if let Err(error) = barrier.lift().await {
@@ -193,28 +194,22 @@ impl Comparer {
     }
 }
 
-/// Begins a transaction that shows both generations at the pair's position.
+/// Begins a transaction that sees what the snapshot's own transaction sees, which is still open.
 async fn begin<'s>(
     session: &'s mut Client,
-    projection: &str,
-    pair: Pair,
-) -> Result<(Transaction<'s>, Pair), GenerationError> {
+    snapshot: &str,
+) -> Result<Transaction<'s>, GenerationError> {
     let transaction = session
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead)
         .read_only(true)
         .start()
         .await?;
-    // The first statement takes the snapshot, so what it shows is what all others will see.
-    let sides = sides(&transaction, projection, [pair.a, pair.b]).await?;
-    let is_there = |side: &Side| side.position == pair.position && !side.bulk;
-    match sides.iter().all(is_there) {
-        true => Ok((transaction, pair)),
-        false => Err(GenerationError::Conflict(format!(
-            "generations {} and {} did not stay at position {} for long enough: try again",
-            pair.a, pair.b, pair.position
-        ))),
-    }
+    // Snapshots are named by the server: hexadecimal digits and dashes.
+    transaction
+        .batch_execute(&format!("set transaction snapshot '{snapshot}'"))
+        .await?;
+    Ok(transaction)
 }
 
 /// Two generations that are to be at one position.
@@ -258,13 +253,14 @@ impl Barrier<'_> {
         Ok(())
     }
 
-    /// Keeps both where they meet, and gives the position. They have been let go when it fails.
-    async fn hold(&self) -> Result<Position, GenerationError> {
+    /// Keeps both where they meet. Gives the position, and a snapshot in which both are there; it lasts until they are let
+    /// go. They may have to be let go when it fails, too.
+    async fn hold(&self) -> Result<(Position, String), GenerationError> {
         let mut tried = 0;
         loop {
             tried += 1;
-            if let Some(position) = self.try_hold().await? {
-                return Ok(position);
+            if let Some(met) = self.try_hold().await? {
+                return Ok(met);
             }
             self.lift().await?;
             if tried == TRIES {
@@ -275,7 +271,7 @@ impl Barrier<'_> {
         }
     }
 
-    async fn try_hold(&self) -> Result<Option<Position>, GenerationError> {
+    async fn try_hold(&self) -> Result<Option<(Position, String)>, GenerationError> {
         let started = Instant::now();
         let mut held = None;
         while started.elapsed() < HOLD {
@@ -285,13 +281,28 @@ impl Barrier<'_> {
                 self.set(meeting).await?;
                 held = Some(meeting);
             }
-            let is_there = |side: &Side| side.position == meeting && !side.bulk;
-            if sides.iter().all(is_there) {
-                return Ok(held);
+            let are_there = sides.iter().all(|side| side.is_at(meeting));
+            if are_there && let Some(snapshot) = self.snapshot(meeting).await? {
+                return Ok(Some((meeting, snapshot)));
             }
             tokio::time::sleep(LOOK).await;
         }
         Ok(None)
+    }
+
+    /// A snapshot in which both are at `position`; `None` if one of them had not heard of the barrier and is past it.
+    async fn snapshot(&self, position: Position) -> Result<Option<String>, GenerationError> {
+        self.control
+            .batch_execute("begin isolation level repeatable read read only")
+            .await?;
+        // Not what was seen before counts, but what the snapshot shows.
+        let sides = sides(&self.control, self.projection, self.generations).await?;
+        if !sides.iter().all(|side| side.is_at(position)) {
+            self.control.batch_execute("rollback").await?;
+            return Ok(None);
+        }
+        let exported = self.control.query_one("select pg_export_snapshot()", &[]);
+        Ok(Some(exported.await?.get(0)))
     }
 
     async fn set(&self, position: Position) -> Result<(), tokio_postgres::Error> {
@@ -305,7 +316,9 @@ impl Barrier<'_> {
         self.tell().await
     }
 
+    /// Ends the snapshot, if there is one, and lets both go.
     async fn lift(&self) -> Result<(), tokio_postgres::Error> {
+        self.control.batch_execute("rollback").await?;
         self.control
             .execute(
                 "update gobo.generations set barrier = null, barrier_expires = null where id = any ($1)",
@@ -328,6 +341,12 @@ impl Barrier<'_> {
              (gobo generations {})",
             a.generation, a.position, b.generation, b.position, self.projection
         ))
+    }
+}
+
+impl Side {
+    fn is_at(&self, position: Position) -> bool {
+        self.position == position && !self.bulk
     }
 }
 

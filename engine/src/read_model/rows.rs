@@ -340,7 +340,7 @@ mod tests {
         for n in 1..=5 {
             cache.put(0, key(n), row(n), 0);
         }
-        assert_eq!(cache.young_bytes, 0, "{:?}", cache.young[0].keys());
+        assert_eq!(cache.young[0].len(), 1, "{:?}", cache.young[0].keys());
         cache.put(0, key(0), None, 1);
         assert_eq!(cache.get(0, &key(0)), Some(None));
     }

@@ -8,6 +8,14 @@ use crate::event::Position;
 /// The SQLSTATE of what could not have been appended either.
 const REFUSED: &str = "GB003";
 
+/// Where copies may be that no transaction reaches.
+pub const ELSEWHERE: [&str; 4] = [
+    "files that the engine wrote about batches that failed, on each of its machines",
+    "files that events were imported from, dumps, base backups and archived WAL",
+    "dead row versions, until the table is vacuumed: vacuum gobo.events",
+    "whatever readers of the read models and of /events have copied",
+];
+
 /// Which events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {

@@ -122,18 +122,10 @@ pub(super) async fn redact(
         "first_position": first,
         "last_position": last,
         "read_by": readers,
-        "elsewhere": ELSEWHERE,
+        "elsewhere": redact::ELSEWHERE,
     });
     Ok((StatusCode::OK, Json(answer)))
 }
-
-/// Where copies may be that no transaction reaches.
-const ELSEWHERE: [&str; 4] = [
-    "files that the engine wrote about batches that failed, on each of its machines",
-    "files that events were imported from, dumps, base backups and archived WAL",
-    "dead row versions, until the table is vacuumed: vacuum gobo.events",
-    "whatever readers of the read models and of /events have copied",
-];
 
 fn which(asked: &Asked) -> Result<Which, Problem> {
     if let Some(source) = asked

@@ -144,6 +144,17 @@ pub(crate) async fn status_of(admin: &Admin, name: &str) -> Result<Status, Probl
     Ok(status(admin, &row).await)
 }
 
+/// The generations of every projection.
+pub(crate) async fn all_generations(admin: &Admin) -> Result<Vec<GenerationStatus>, Problem> {
+    let client = admin.pool.get().await?;
+    let rows = client
+        .query(include_str!("status.sql"), &[&None::<&str>, &true])
+        .await?;
+    drop(client);
+    let statuses = rows.iter().map(|row| generation_status(admin, row));
+    Ok(futures_util::future::join_all(statuses).await)
+}
+
 /// The generations of a projection, the oldest first; 404 if there is no such projection.
 pub(crate) async fn generations(
     admin: &Admin,
@@ -157,23 +168,25 @@ pub(crate) async fn generations(
     if rows.is_empty() {
         return Err(unknown(name));
     }
-    let statuses = rows.iter().map(|row| async {
-        GenerationStatus {
-            status: status(admin, row).await,
-            stage: row.get("stage"),
-            purpose: row.get("purpose"),
-            reason: row.get("reason"),
-            trouble: row.get("trouble"),
-            label: row.get("label"),
-            hold: row.get("hold"),
-            bulk: row.get("bulk"),
-            until: row.get("until"),
-            created_at: row.get("created_at"),
-            promoted_at: row.get("promoted_at"),
-            expires_at: row.get("expires_at"),
-        }
-    });
+    let statuses = rows.iter().map(|row| generation_status(admin, row));
     Ok(futures_util::future::join_all(statuses).await)
+}
+
+async fn generation_status(admin: &Admin, row: &Row) -> GenerationStatus {
+    GenerationStatus {
+        status: status(admin, row).await,
+        stage: row.get("stage"),
+        purpose: row.get("purpose"),
+        reason: row.get("reason"),
+        trouble: row.get("trouble"),
+        label: row.get("label"),
+        hold: row.get("hold"),
+        bulk: row.get("bulk"),
+        until: row.get("until"),
+        created_at: row.get("created_at"),
+        promoted_at: row.get("promoted_at"),
+        expires_at: row.get("expires_at"),
+    }
 }
 
 /// Which lines: those after a line, in order; without `after`, the last ones.

@@ -15,9 +15,17 @@ pub(super) enum Done {
     Discard,
     DiscardStream,
     Restart,
+    Rebuild,
+    Promote,
+    PromoteLater,
+    Restore,
+    Cancel,
+    Pause,
+    Resume,
+    Nothing,
 }
 
-/// What was done, and to how many.
+/// What was done, and to how many; or to which generation.
 #[derive(Debug, Deserialize)]
 pub(super) struct Notice {
     done: Done,
@@ -45,6 +53,14 @@ impl Notice {
             Done::Discard => "discard",
             Done::DiscardStream => "discard-stream",
             Done::Restart => "restart",
+            Done::Rebuild => "rebuild",
+            Done::Promote => "promote",
+            Done::PromoteLater => "promote-later",
+            Done::Restore => "restore",
+            Done::Cancel => "cancel",
+            Done::Pause => "pause",
+            Done::Resume => "resume",
+            Done::Nothing => "nothing",
         };
         let path = text::projection_path(projection);
         format!("{path}?done={done}&count={}", self.count)
@@ -71,6 +87,28 @@ impl Notice {
                 "The projection had not stopped: there was nothing to do.".to_owned()
             }
             (Done::Restart, _) => "The projection tries again from its checkpoint.".to_owned(),
+            (Done::Rebuild, generation) => format!(
+                "Generation {generation} is being filled from the first event, and becomes the live one when it has caught up."
+            ),
+            (Done::Promote, generation) => format!("Generation {generation} is live now."),
+            (Done::PromoteLater, generation) => {
+                format!("Generation {generation} becomes the live one as soon as it can.")
+            }
+            (Done::Restore, generation) => format!(
+                "Generation {generation} goes on with the code that it had before; rows that the newer code wrote are not undone."
+            ),
+            (Done::Cancel, generation) => {
+                format!("Generation {generation} is given up; its tables are dropped.")
+            }
+            (Done::Pause, generation) => {
+                format!("Generation {generation} stops after the batch in flight; its rows stay readable.")
+            }
+            (Done::Resume, generation) => {
+                format!("Generation {generation} goes on from its checkpoint.")
+            }
+            (Done::Nothing, generation) => {
+                format!("There was nothing to do: generation {generation} is on its way already.")
+            }
         }
     }
 }

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use super::layout::Page;
 use super::letters::{self, Letters};
 use super::notice::{self, Said};
-use super::{overview, text};
+use super::{generations as section, overview, text};
 use crate::api::admin::Admin;
-use crate::api::admin::status::{Line, State, Status, log_lines, status_of};
+use crate::api::admin::status::{Line, State, Status, generations, log_lines, status_of};
 use crate::api::problem::Problem;
 use crate::event::Position;
 use crate::query::scan::encode;
@@ -34,6 +34,8 @@ pub(super) async fn page(
 ) -> Result<Page, Problem> {
     let status = status_of(admin, name).await?;
     let found = Letters::find(admin, &status, view).await?;
+    let all = generations(admin, name).await?;
+    let settings = admin.generations.settings(name).await?;
     let lines = log_lines(admin, name, None, LINES).await?;
     let body = html! {
         p.path { a href="/console" { "All projections" } }
@@ -44,8 +46,10 @@ pub(super) async fn page(
         @if let Some(said) = &said { (notice::shown(said, name)) }
         (error(&status))
         (facts(&status))
+        (section::section(&status, &all))
         (read_models(&status))
         (letters::section(&status, view, &found))
+        (section::settings(&status.name, &settings))
         (log(&lines))
     };
     Ok(Page::new(status.name, body))
