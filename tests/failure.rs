@@ -213,6 +213,11 @@ async fn a_panic_comes_with_the_rows_it_needs_and_a_backtrace_that_names_the_han
         .iter()
         .find(|frame| frame["function"].as_str().unwrap().ends_with("fill"))
         .unwrap_or_else(|| panic!("{frames:?}"));
+    let handler = |frame: &Value| {
+        let function = frame["function"].as_str().unwrap();
+        function.starts_with("<orders::Orders as ") && function.ends_with("::handle")
+    };
+    assert!(frames.iter().any(handler), "{frames:?}");
     let source = std::fs::read_to_string(gobo_tests::workspace().join("plugins/orders/src/lib.rs"));
     let source = source.unwrap();
     let line = usize::try_from(fill["line"].as_u64().unwrap()).unwrap();
