@@ -9,6 +9,7 @@ mod console;
 mod commands;
 mod contract;
 mod dead_letters;
+mod dev;
 mod deploy;
 mod diff_tables;
 mod foreign;
