@@ -11,6 +11,7 @@ mod console;
 mod commands;
 mod contract;
 mod dead_letters;
+mod dev;
 mod deploy;
 mod diff_tables;
 mod failure;
