@@ -11,6 +11,7 @@ mod operate;
 pub mod past;
 mod promote;
 pub mod service;
+pub mod stream;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@ pub(crate) mod generations;
 pub(crate) mod letters;
 mod past;
 pub(crate) mod status;
+mod stream_rebuilds;
 
 use std::sync::Arc;
 
@@ -67,6 +68,10 @@ pub fn router(admin: Admin) -> Router {
         .route(&format!("{one}/promote"), post(generations::promote))
         .route(&format!("{one}/rollback"), post(generations::rollback))
         .route(&format!("{one}/cancel"), post(generations::cancel))
+        .route(
+            &format!("{one}/rebuild-stream"),
+            get(stream_rebuilds::list).post(stream_rebuilds::rebuild),
+        )
         .route(&format!("{one}/replay"), post(past::replay))
         .route(&format!("{one}/snapshot"), post(past::snapshot))
         .route(&format!("{one}/pause"), post(generations::pause))

@@ -99,7 +99,9 @@ impl Generations {
             hours,
         };
         let models = &plugin.descriptor.read_models;
-        let generation = enter(&transaction, &plan).await.map_err(taken(&wish.label))?;
+        let generation = enter(&transaction, &plan)
+            .await
+            .map_err(taken(&wish.label))?;
         match &base {
             None => make_tables(&transaction, generation, &plan).await?,
             Some(base) => {
@@ -141,7 +143,10 @@ impl Generations {
         projection: &str,
         label: Option<&str>,
     ) -> Result<Decision, GenerationError> {
-        let plugin = self.registry.load_stored(self.known_now(projection).await?.hash).await?;
+        let plugin = self
+            .registry
+            .load_stored(self.known_now(projection).await?.hash)
+            .await?;
         let mut client = self.pool.get().await?;
         // One moment for the checkpoint and all rows. Nobody's commit waits for it, and it waits for nobody's.
         let building = client.build_transaction();
@@ -154,7 +159,8 @@ impl Generations {
             .await?
             .filter(|known| known.hash == plugin.hash)
             .ok_or_else(|| changed(projection))?;
-        let (generation, position) = copy_live(&transaction, projection, &known, &plugin, label).await?;
+        let (generation, position) =
+            copy_live(&transaction, projection, &known, &plugin, label).await?;
         tell(&transaction).await?;
         transaction.commit().await?;
         drop(client);
@@ -300,7 +306,10 @@ async fn copy_live(
         _ => error.into(),
     })?;
     transaction
-        .execute("update gobo.generations set state = 'done' where id = $1", &[&generation])
+        .execute(
+            "update gobo.generations set state = 'done' where id = $1",
+            &[&generation],
+        )
         .await?;
     Ok((generation, position))
 }
@@ -338,7 +347,13 @@ async fn base(
     }))
 }
 
-fn describe(generation: i64, end: &End, base: Option<&Base>, wish: &Replay, hours: Option<i32>) -> String {
+fn describe(
+    generation: i64,
+    end: &End,
+    base: Option<&Base>,
+    wish: &Replay,
+    hours: Option<i32>,
+) -> String {
     let start = match base {
         None => "from the first event".to_owned(),
         Some(base) if base.position == end.position => format!("as a copy of {}", base.name),
@@ -402,8 +417,8 @@ fn is_missing(error: &tokio_postgres::Error) -> bool {
 }
 
 fn is_conflict(error: &GenerationError) -> bool {
-    let (GenerationError::Database(cause)
-    | GenerationError::Schema(SchemaError::Database(cause))) = error
+    let (GenerationError::Database(cause) | GenerationError::Schema(SchemaError::Database(cause))) =
+        error
     else {
         return false;
     };

@@ -105,10 +105,19 @@ mod tests {
         check("1234", Some(AsOf::Position(1234)));
         check("99999999999999999999", None);
         check("-1", None);
-        check("2000-01-01T00:00:01Z", time(1_000_000, "2000-01-01T00:00:01Z"));
-        check("2000-01-01T01:00:00+01:00", time(0, "2000-01-01T01:00:00+01:00"));
+        check(
+            "2000-01-01T00:00:01Z",
+            time(1_000_000, "2000-01-01T00:00:01Z"),
+        );
+        check(
+            "2000-01-01T01:00:00+01:00",
+            time(0, "2000-01-01T01:00:00+01:00"),
+        );
         check("2000-01-01T01:00:00", None);
-        check("before-the-sale_2", Some(AsOf::Label("before-the-sale_2".into())));
+        check(
+            "before-the-sale_2",
+            Some(AsOf::Label("before-the-sale_2".into())),
+        );
         check("Before", None);
         check("", None);
         check(&"a".repeat(63), Some(AsOf::Label("a".repeat(63))));

@@ -5,6 +5,7 @@ mod change_set;
 pub(crate) mod copy;
 mod encode;
 mod statements;
+mod stream;
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -25,6 +26,7 @@ use crate::host::PluginHash;
 use absent::Absences;
 pub use absent::AbsentKey;
 pub use change_set::{ChangeSet, DeadLetter, LogRecord, TwoStreams};
+pub use stream::{Rebuilt, StreamLetter, StreamWish};
 use encode::{Encoded, Notes};
 use statements::{Statements, Table};
 
@@ -206,7 +208,10 @@ impl Writer {
             .collect();
         let revision = from.revision + i64::from(!touched.is_empty());
         // What an operator decides or has to see must not be lost with the last moments before a crash.
-        let durable = !set.dead_letters.is_empty() || !set.settled.is_empty() || set.diverged;
+        let durable = !set.dead_letters.is_empty()
+            || !set.settled.is_empty()
+            || set.diverged
+            || set.rebuilt.is_some();
         let begin = match durable {
             true => "begin; set local synchronous_commit = on",
             false => "begin",
@@ -253,6 +258,13 @@ impl Writer {
         notes.push(&mut sequence, &self.statements, &self.target);
         let absences = Absences::of(set, &self.models);
         absences.push(&mut sequence, &self.statements.absent_keys, &self.target);
+        if let Some(Rebuilt { wish, rows }) = &set.rebuilt {
+            let generation = &self.target.generation;
+            sequence.push((
+                &self.statements.stream_rebuilt,
+                vec![generation, &wish.stream_id, &wish.asked, rows],
+            ));
+        }
         let mut steps: Vec<Step<'_>> = Vec::new();
         if !begun {
             steps.push(Box::pin(self.client.batch_execute(begin)));

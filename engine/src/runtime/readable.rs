@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
 use crate::query::catalog::{ByName, Models, Published, Readable, Standing};
-use crate::read_model::schema::generation_schema;
 use crate::read_model::ReadModel;
+use crate::read_model::schema::generation_schema;
 use crate::registry::{Deployed, Purpose, Registry};
 use crate::shutdown::Shutdown;
 use crate::sources::Sources;
@@ -47,10 +47,7 @@ pub(super) fn publish(registry: &Registry, sources: &Sources, models: &watch::Se
     }
     let nothing = ByName::default();
     for (generation, deployed) in &catalog.generations {
-        if !matches!(
-            deployed.facts.purpose,
-            Purpose::Replay | Purpose::Snapshot
-        ) {
+        if !matches!(deployed.facts.purpose, Purpose::Replay | Purpose::Snapshot) {
             continue;
         }
         let old = old.past.get(generation).unwrap_or(&nothing);

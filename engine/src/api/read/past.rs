@@ -93,9 +93,9 @@ impl Ask<'_> {
         let Some(model) = models.live.values().find(of_projection) else {
             return Ok(None);
         };
-        let position = (model.upstream.position_at)(*time)
-            .await
-            .map_err(|error| Problem::unavailable(format!("the source does not answer: {error}")))?;
+        let position = (model.upstream.position_at)(*time).await.map_err(|error| {
+            Problem::unavailable(format!("the source does not answer: {error}"))
+        })?;
         Ok(find(&AsOf::Position(position)))
     }
 }

@@ -27,7 +27,9 @@ pub(crate) async fn copy_generation(
     schema::create_indexes(transaction, to, models).await?;
     schema::comment_tables(transaction, to, models).await?;
     let state = include_str!("../sql/copy_state.sql");
-    let row = transaction.query_one(state, &[&from, &to, &diverged]).await?;
+    let row = transaction
+        .query_one(state, &[&from, &to, &diverged])
+        .await?;
     Ok(row.try_get(0)?)
 }
 
@@ -36,5 +38,8 @@ fn columns(model: &ReadModel) -> String {
     let own = model.columns.iter().map(|column| quote(&column.name));
     let stream = model.per_stream.then(|| STREAM_COLUMN.to_owned());
     let system = SYSTEM_COLUMNS.iter().map(|(name, _)| (*name).to_owned());
-    own.chain(stream).chain(system).collect::<Vec<_>>().join(", ")
+    own.chain(stream)
+        .chain(system)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
