@@ -1,6 +1,6 @@
 //! Deploying: what is accepted becomes tables, views and a running projection; what is refused changes nothing.
 
-mod module;
+pub(crate) mod module;
 mod operate;
 mod refused;
 mod start;

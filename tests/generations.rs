@@ -1,5 +1,9 @@
 //! A changed projection is filled beside the live one, promoted, gone back from, given up, dropped.
 
+mod commands;
+mod deploys;
+mod nodes;
+mod readers;
 mod switch;
 
 use gobo_tests::{Answer, Gobo, wait_until};

@@ -77,7 +77,7 @@ fn only(word: &str, allowed: &[&str]) {
 }
 
 /// Modules of the flow, in its order, as `lib.rs` has them.
-const FLOW: [&str; 12] = [
+const FLOW: [&str; 13] = [
     "event",
     "store",
     "import",
@@ -86,6 +86,7 @@ const FLOW: [&str; 12] = [
     "descriptor",
     "frame",
     "change",
+    "failure",
     "projection",
     "read_model",
     "progress",

@@ -80,6 +80,10 @@ alter table gobo.checkpoints drop constraint checkpoints_generation_fkey,
 alter table gobo.leases drop constraint leases_generation_fkey,
     add foreign key (generation) references gobo.generations on delete cascade;
 
+-- Each generation has its own lines: the thousands that a rebuild may log do not push out those of the live one.
+drop index gobo.plugin_logs_projection_id_idx;
+create index on gobo.plugin_logs (generation, id);
+
 -- The fence, as before; but only the live generation's changes count as changes of the read models.
 create or replace function gobo.advance(
     generation bigint, old_position bigint, old_revision bigint, epoch bigint, plugin_hash bytea,

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 pub mod append;
+pub mod backup_plan;
 pub mod dead_letters;
 pub mod deploy;
 pub mod dev;
@@ -11,9 +12,14 @@ pub mod generations;
 pub mod import;
 pub mod logs;
 pub mod past;
+pub mod redact;
+pub mod remove;
+pub mod replay;
 pub mod restart;
 pub mod serve;
+pub mod settings;
 pub mod status;
+pub mod verify;
 
 use std::io;
 use std::process::ExitCode;
@@ -39,8 +45,9 @@ enum Command {
     Status(status::StatusArgs),
     Generations(generations::GenerationsArgs),
     Rebuild(generations::RebuildArgs),
-    Replay(past::ReplayArgs),
     Snapshot(past::SnapshotArgs),
+    Diff(diff::DiffArgs),
+    Verify(verify::VerifyArgs),
     Promote(generations::PromoteArgs),
     Rollback(generations::RollbackArgs),
     Cancel(generations::CancelArgs),
@@ -48,15 +55,21 @@ enum Command {
     Pause(generations::PauseArgs),
     /// Let a projection go on that was paused.
     Resume(generations::PauseArgs),
+    Settings(settings::SettingsArgs),
+    Remove(remove::RemoveArgs),
+    Replay(replay::ReplayArgs),
     Logs(logs::LogsArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Restart(restart::RestartArgs),
     Append(append::AppendArgs),
     Events(events::EventsArgs),
+    Redact(redact::RedactArgs),
+    BackupPlan(backup_plan::BackupPlanArgs),
     Import(import::ImportArgs),
 }
 
-/// Reads the command line and does what it says. Exit codes: 0 done, 1 failed, 2 the command or the configuration is wrong.
+/// Reads the command line and does what it says. Exit codes: 0 done, 1 failed, 2 the command or the configuration is wrong;
+/// of comparisons: 1 the rows differ, 3 they could not be compared.
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Dev(args) => dev::run(args),
@@ -65,32 +78,44 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Generations(args) => generations::list(&args),
         Command::Rebuild(args) => generations::rebuild(&args),
-        Command::Replay(args) => past::replay(&args),
         Command::Snapshot(args) => past::snapshot(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Promote(args) => generations::promote(&args),
         Command::Rollback(args) => generations::rollback(&args),
         Command::Cancel(args) => generations::cancel(&args),
         Command::Pause(args) => generations::pause(&args),
         Command::Resume(args) => generations::resume(&args),
+        Command::Settings(args) => settings::run(&args),
+        Command::Remove(args) => remove::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Logs(args) => logs::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),
         Command::Restart(args) => restart::run(&args),
         Command::Append(args) => append::run(&args),
         Command::Events(args) => events::run(&args),
+        Command::Redact(args) => redact::run(&args),
+        Command::BackupPlan(args) => serve::block_on(backup_plan::run(args)),
         Command::Import(args) => serve::block_on(import::run(args)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<diff::Differ>() => ExitCode::from(1),
         Err(error) => {
             eprintln!("error: {error:#}");
             let is_usage = error.is::<ConfigError>()
+                || error.is::<replay::Unusable>()
                 || matches!(
                     error.downcast_ref(),
                     Some(ServeError::Bind { .. } | ServeError::Database(_))
                 );
-            ExitCode::from(if is_usage { 2 } else { 1 })
+            ExitCode::from(match is_usage {
+                true => 2,
+                false if error.is::<diff::Incomparable>() => 3,
+                false => 1,
+            })
         }
     }
 }

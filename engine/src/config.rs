@@ -124,6 +124,9 @@ pub struct EngineSettings {
     pub synchronous_commit: bool,
     /// After how long without a sign of life another engine takes over a projection.
     pub lease_seconds: u64,
+    /// The folder for events that cannot be processed; by default one in that of compiled plugins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures_dir: Option<PathBuf>,
 }
 
 /// `[generations]`
@@ -280,6 +283,7 @@ impl Default for EngineSettings {
             commit_bytes: settings.commit_bytes,
             synchronous_commit: settings.synchronous_commit,
             lease_seconds: 3,
+            failures_dir: None,
         }
     }
 }
@@ -360,6 +364,17 @@ impl Config {
             Some(cache.or_else(home)?.join("gobo"))
         };
         self.plugins.cache_dir.clone().or_else(by_default)
+    }
+
+    /// The folder for events that cannot be processed, if they are to be kept and there is a place for them.
+    pub fn failures_dir(&self) -> Option<PathBuf> {
+        let folder = match &self.engine.failures_dir {
+            Some(folder) if folder.as_os_str().is_empty() => return None,
+            Some(folder) => folder.clone(),
+            None => self.cache_dir()?.join("failures"),
+        };
+        // Where it is has to be understood by whoever reads of it.
+        Some(std::path::absolute(&folder).unwrap_or(folder))
     }
 
     /// What is in force, as TOML, without secrets.

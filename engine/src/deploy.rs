@@ -61,6 +61,9 @@ pub enum Mode {
     Continue,
     /// Begin anew.
     Rebuild,
+    /// Begin anew beside the live generation, for a comparison with it: an operator promotes it, or not. What has no live
+    /// generation is refused, since it would be live at once.
+    Preview,
 }
 
 /// Where the bytes came from.
@@ -134,6 +137,11 @@ pub enum DeployError {
         /// What differs, one sentence each.
         differences: Vec<String>,
     },
+    /// A preview of what is not there yet.
+    #[error(
+        "projection \"{0}\" is new: there are no rows to compare its rows with. Deploy it without --preview"
+    )]
+    NothingToCompare(String),
     /// This engine's configuration gives the projection another source than the one it has read.
     #[error(
         "projection \"{projection}\" has read source \"{from}\" up to position {position}, which means nothing in source \"{to}\": \
@@ -247,7 +255,11 @@ impl Deployer {
         let transaction = client.transaction().await?;
         decide(&transaction).await?;
         let name = &plugin.descriptor.name;
+        let hold = request.hold || request.mode == Mode::Preview;
         let (action, generation, detail) = match find(&transaction, name).await? {
+            None if request.mode == Mode::Preview => {
+                return Err(DeployError::NothingToCompare(name.clone()));
+            }
             None => {
                 store_plugin(&transaction, wasm, plugin).await?;
                 self.create(&transaction, plugin).await?
@@ -261,7 +273,7 @@ impl Deployer {
                     && (present.candidate)
                         .is_some_and(|(_, candidate)| candidate == plugin.hash) =>
             {
-                self.under_way(&transaction, &present, request.hold).await?
+                self.under_way(&transaction, &present, hold).await?
             }
             Some(present) => {
                 store_plugin(&transaction, wasm, plugin).await?;
@@ -272,7 +284,7 @@ impl Deployer {
                             .await?
                     }
                     Way::Rebuild(reason) => {
-                        self.rebuild(&transaction, plugin, &present, request.hold, &reason)
+                        self.rebuild(&transaction, plugin, &present, hold, &reason)
                             .await?
                     }
                 }
@@ -311,6 +323,7 @@ fn way<'m>(
         (Mode::Continue, _) => Way::Swap(differences),
         (Mode::Auto, OnChange::Continue) if differences.is_empty() => Way::Swap(differences),
         (Mode::Rebuild, _) => Way::Rebuild("it was asked for".into()),
+        (Mode::Preview, _) => Way::Rebuild("it is to be compared".into()),
         (Mode::Auto, _) if !differences.is_empty() => Way::Rebuild(format!(
             "its tables change ({})",
             differences.sentences().join("; ")

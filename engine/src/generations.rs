@@ -6,12 +6,16 @@
 
 mod begin;
 mod collect;
+pub mod compare;
 pub mod diff;
 mod operate;
 pub mod past;
 mod promote;
+mod remove;
 pub mod service;
+mod settings;
 pub mod stream;
+mod verify;
 
 use std::sync::Arc;
 
@@ -27,6 +31,8 @@ pub(crate) use begin::{Plan, begin, cancel_candidate, record, reserve_names};
 pub use operate::Decision;
 pub(crate) use operate::{Known, find};
 pub use promote::Promoted;
+pub use remove::{Removal, Removed};
+pub use settings::{Origin, Setting};
 
 /// Deploys, promotions and the like of one database wait for each other.
 pub(crate) const LOCK: i64 = 0x676f_626f_0002;
@@ -56,6 +62,9 @@ pub enum GenerationError {
     /// It cannot be done in the state that things are in.
     #[error("{0}")]
     Conflict(String),
+    /// The candidate is not as far as the live generation, which was held up for it.
+    #[error("{0}")]
+    Behind(String),
     /// What was asked for makes no sense.
     #[error("{0}")]
     Invalid(String),

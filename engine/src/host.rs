@@ -3,6 +3,7 @@
 //! This is the one module that imports wasmtime; it knows neither PostgreSQL nor HTTP. All calls block: they are made
 //! on worker threads.
 
+mod backtrace;
 mod code_cache;
 mod component;
 pub mod limits;
@@ -19,6 +20,7 @@ use wasmtime::{
 };
 
 use crate::descriptor::{Descriptor, Refused};
+pub use backtrace::Frame;
 use code_cache::CodeCache;
 pub use limits::Limits;
 use limits::Meter;
@@ -89,7 +91,7 @@ pub enum CallError {
     /// The plugin crashed.
     #[error("the plugin trapped: {message}")]
     Trap {
-        /// The trap and a backtrace, and the panic's message when one was logged.
+        /// The panic's message when one was logged, the trap, and the innermost functions.
         message: String,
     },
     /// The call took longer than the limit.
@@ -334,6 +336,11 @@ impl Instance {
         self.store.data_mut().take_logs()
     }
 
+    /// Where the plugin was when the last call failed, the innermost function first.
+    pub fn take_backtrace(&mut self) -> Vec<Frame> {
+        self.store.data_mut().take_backtrace()
+    }
+
     fn call(
         &mut self,
         call: impl FnOnce(
@@ -351,7 +358,7 @@ impl Instance {
                 event: failure.event,
                 message: limits::cut(failure.message, limits.message_bytes),
             }),
-            Err(error) => Err(self.store.data().explain(&error)),
+            Err(error) => Err(self.store.data_mut().failed(&error)),
         }
     }
 }

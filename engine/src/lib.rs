@@ -15,6 +15,7 @@ pub mod host;
 pub mod descriptor;
 pub mod frame;
 pub mod change;
+pub mod failure;
 pub mod projection;
 pub mod read_model;
 pub mod progress;

@@ -39,6 +39,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "0004_per_stream.sql",
         sql: include_str!("../migrations/0004_per_stream.sql"),
     },
+    Migration {
+        version: 5,
+        name: "0005_redaction.sql",
+        sql: include_str!("../migrations/0005_redaction.sql"),
+    },
 ];
 
 /// Keeps engines that start at once from migrating at once.

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::db::{Database, describe};
+use crate::failure::Folder;
 use crate::host::PluginHash;
 use crate::progress::Progress;
 use crate::projection::{self, Control, Exit, Job, Settings, Stats};
@@ -133,6 +134,8 @@ pub struct Ownership {
     pub progress: Progress,
     /// Told what the loops do.
     pub activity: Activity,
+    /// Where events that cannot be processed are kept as files.
+    pub failures: Option<Folder>,
 }
 
 struct Running {
@@ -342,6 +345,7 @@ impl Ownership {
             settings: settings.clone(),
             progress: self.progress.clone(),
             stats: self.activity.start(generation),
+            failures: self.failures.clone(),
         };
         tracing::info!(projection = facts.projection, generation, epoch, plugin = %facts.hash, "runs here now");
         let running = Running {

@@ -6,9 +6,12 @@
 
 mod batch;
 mod dead_letter;
+mod keep;
 mod late;
+mod pace;
 mod pipeline;
 mod policy;
+pub mod rerun;
 mod session;
 mod stream;
 
@@ -21,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::db::Database;
 use crate::event::Position;
+use crate::failure::Folder;
 use crate::host::Plugin;
 use crate::progress::Progress;
 use crate::read_model::writer::Target;
@@ -47,6 +51,8 @@ pub struct Job {
     pub progress: Progress,
     /// Counts what was done.
     pub stats: Arc<Stats>,
+    /// Where events that cannot be processed are kept as files.
+    pub failures: Option<Folder>,
 }
 
 /// How a loop works. Sizes bound memory; they never change a result.
@@ -175,6 +181,9 @@ pub struct StopError {
     /// How to mend it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The file that `gobo replay --frame` runs the event again from, on the machine of the engine that wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
 }
 
 /// Why a session cannot be continued.
@@ -184,7 +193,7 @@ enum Interrupt {
     /// Another owner or plugin.
     Fenced,
     /// The projection cannot go on.
-    Stop(StopError),
+    Stop(Box<StopError>),
 }
 
 /// Runs the loop.
@@ -194,10 +203,10 @@ pub async fn run(job: Job, mut control: watch::Receiver<Control>) -> Exit {
         let started = std::time::Instant::now();
         let why = match attempt(&job, &mut control).await {
             Ok(Attempt::Stopped) => return Exit::Stopped,
-            Ok(Attempt::Moved) => continue,
+            Ok(Attempt::Moved | Attempt::Filled) => continue,
             Err(Interrupt::Fenced) => return Exit::Fenced,
             Err(Interrupt::Stop(error)) => match store_error(&job, &error).await {
-                Ok(true) => return Exit::Failed(error),
+                Ok(true) => return Exit::Failed(*error),
                 Ok(false) => return Exit::Fenced,
                 Err(why) => crate::db::describe(&why),
             },
@@ -235,21 +244,22 @@ enum Attempt {
     /// The checkpoint is not where this session left it: a promotion takes a revision, or another owner has taken over.
     /// Opening the next session tells which.
     Moved,
+    /// The fast fill is over: the next session goes on in the ordinary way.
+    Filled,
 }
 
 async fn attempt(job: &Job, control: &mut watch::Receiver<Control>) -> Result<Attempt, Interrupt> {
     let mut session = Session::open(job).await?;
     match work(&mut session, control).await {
-        Ok(()) => Ok(Attempt::Stopped),
         Err(Interrupt::Fenced) => Ok(Attempt::Moved),
-        Err(why) => Err(why),
+        ended => ended,
     }
 }
 
 async fn work(
     session: &mut Session<'_>,
     control: &mut watch::Receiver<Control>,
-) -> Result<(), Interrupt> {
+) -> Result<Attempt, Interrupt> {
     while !control.borrow_and_update().stop {
         dead_letter::retry(session).await?;
         stream::rebuild(session, control).await?;
@@ -258,9 +268,13 @@ async fn work(
             pipeline::End::Trouble { through } => {
                 policy::carefully(session, control, through).await?;
             }
+            pipeline::End::Filled => {
+                session.end_fill().await?;
+                return Ok(Attempt::Filled);
+            }
         }
     }
-    Ok(())
+    Ok(Attempt::Stopped)
 }
 
 /// Stores why the projection stops, unless somebody else has taken over. Gives whether it did.

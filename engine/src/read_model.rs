@@ -2,6 +2,7 @@
 
 pub mod column;
 pub mod jsonb;
+pub mod readable;
 pub mod rows;
 pub mod schema;
 pub mod unnest;

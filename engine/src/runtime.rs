@@ -20,7 +20,9 @@ use crate::config::Config;
 use crate::db::{Database, describe, describe_pool, is_infrastructure};
 use crate::deploy::Deployer;
 use crate::deploy::watch::Watcher;
+use crate::failure::Folder;
 use crate::generations::Generations;
+use crate::generations::compare::Comparer;
 use crate::host::Host;
 use crate::migrate::{self, MigrateError};
 use crate::ownership::{Activity, Node, Ownership};
@@ -267,6 +269,7 @@ impl Parts {
                 registry: self.registry.clone(),
                 deployer: self.deployer.clone(),
                 generations: self.generations.clone(),
+                comparer: Comparer::new(database.clone(), self.control.clone()),
                 sources: self.sources.clone(),
                 activity: self.activity.clone(),
                 module_bytes: config.limits.module_bytes,
@@ -294,6 +297,7 @@ impl Parts {
             config: self.config.clone(),
             progress: self.progress.clone(),
             activity: self.activity.clone(),
+            failures: self.config.failures_dir().as_deref().map(Folder::new),
         }
     }
 }

@@ -18,7 +18,7 @@ mod scan;
 mod tail;
 mod wake;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -115,6 +115,10 @@ struct Shared {
     moved: Notify,
     /// A checkpoint that was verified, and in which epoch.
     verified: Mutex<(u64, Position)>,
+    /// The first epoch that may be served: what was read before it may have been changed since.
+    oldest_epoch: AtomicU64,
+    /// The last redaction that was taken into account.
+    redaction: AtomicI64,
 }
 
 impl Source {
@@ -143,6 +147,8 @@ impl Source {
             convoys: Mutex::new(Convoys::new(polling.ring_bytes)),
             moved: Notify::new(),
             verified: Mutex::new((0, 0)),
+            oldest_epoch: AtomicU64::new(0),
+            redaction: AtomicI64::new(0),
         });
         let tail = tail::Tail::new(database.clone(), config, polling, shared.clone());
         let tail = tokio::spawn(tail.run()).abort_handle();
@@ -202,6 +208,17 @@ impl Source {
         }
     }
 
+    /// Forgets every event that was read, if events were changed since: `redaction` is the last change that the database
+    /// tells of. Readers wait until the tail has begun anew.
+    pub fn forget_before(&self, redaction: i64) {
+        let shared = &self.inner.shared;
+        if shared.redaction.fetch_max(redaction, Ordering::SeqCst) < redaction {
+            let epoch = self.safe_head().borrow().epoch;
+            shared.oldest_epoch.fetch_max(epoch + 1, Ordering::SeqCst);
+            self.poke();
+        }
+    }
+
     fn database(&self) -> &Database {
         &self.inner.database
     }
@@ -235,6 +252,11 @@ impl Source {
 }
 
 impl Shared {
+    /// Whether what was read in this epoch may be served.
+    fn is_current(&self, epoch: u64) -> bool {
+        epoch >= self.oldest_epoch.load(Ordering::SeqCst)
+    }
+
     fn ring(&self) -> MutexGuard<'_, Ring> {
         locked(&self.ring)
     }

@@ -81,9 +81,8 @@ impl Sources {
     }
 
     fn started(&self, name: &str) -> Result<&Started, SourceError> {
-        (self.started.get(name)).ok_or_else(|| {
-            SourceError::Refused(format!("the source \"{name}\" is not configured"))
-        })
+        (self.started.get(name))
+            .ok_or_else(|| SourceError::Refused(format!("the source \"{name}\" is not configured")))
     }
 
     /// Up to where Gobo's own store (or what is configured under its name) has settled.

@@ -1,6 +1,8 @@
 //! The event store: appends, and reading back. What an append accepts is decided in one place, the SQL function
 //! `gobo.append`, which every client may call within its own transaction.
 
+pub mod redact;
+
 use deadpool_postgres::{Object, Pool, PoolError};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;

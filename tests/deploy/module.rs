@@ -8,24 +8,24 @@ use wit_parser::Resolve;
 const CONTRACT: &str = include_str!("../../sdk/wit/projection.wit");
 
 /// What a module is made of. It accepts every event and changes nothing.
-pub(super) struct Module {
+pub(crate) struct Module {
     /// What `describe` returns.
-    pub(super) descriptor: Value,
+    pub(crate) descriptor: Value,
     /// The contract that it says it implements.
-    pub(super) contract: String,
+    pub(crate) contract: String,
     /// Imports, as text.
-    pub(super) imports: String,
+    pub(crate) imports: String,
     /// What its entry points are called.
-    pub(super) begin: &'static str,
+    pub(crate) begin: &'static str,
     /// Whether it refuses every event.
-    pub(super) fails: bool,
+    pub(crate) fails: bool,
     /// Tells builds apart that are otherwise the same.
-    pub(super) build: u32,
+    pub(crate) build: u32,
 }
 
 impl Module {
     /// A sound module: projection `name` with one read model of the same name.
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self {
             descriptor: json!({
                 "descriptor": 1,
@@ -42,25 +42,25 @@ impl Module {
     }
 
     /// The same with another build number, so with other bytes.
-    pub(super) fn build(mut self, build: u32) -> Self {
+    pub(crate) fn build(mut self, build: u32) -> Self {
         self.build = build;
         self
     }
 
     /// The same that refuses every event.
-    pub(super) fn failing(mut self) -> Self {
+    pub(crate) fn failing(mut self) -> Self {
         self.fails = true;
         self
     }
 
     /// The same after a change of its descriptor.
-    pub(super) fn describing(mut self, change: impl FnOnce(&mut Value)) -> Self {
+    pub(crate) fn describing(mut self, change: impl FnOnce(&mut Value)) -> Self {
         change(&mut self.descriptor);
         self
     }
 
     /// The module's bytes.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut wasm = self.core();
         let mut resolve = Resolve::default();
         let package = resolve.push_str("projection.wit", &self.contract).unwrap();
@@ -73,7 +73,7 @@ impl Module {
     }
 
     /// The bytes without the section that says which contract is implemented.
-    pub(super) fn core(&self) -> Vec<u8> {
+    pub(crate) fn core(&self) -> Vec<u8> {
         let descriptor = self.descriptor.to_string();
         let escaped: String = descriptor
             .bytes()
@@ -114,7 +114,7 @@ impl Module {
 }
 
 /// A read model with one of each.
-pub(super) fn model(name: &str) -> Value {
+pub(crate) fn model(name: &str) -> Value {
     json!({
         "name": name,
         "comment": "One row per thing; it's \"quoted\".",

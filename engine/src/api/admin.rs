@@ -1,8 +1,12 @@
-//! `/admin/projections`: deploy, status, generations, logs, dead letters, restart.
+//! `/admin`: deploy, status, generations, settings, logs, dead letters, restart, removal, redaction.
 
+mod compare;
 pub(crate) mod generations;
 pub(crate) mod letters;
 mod past;
+mod redact;
+mod remove;
+mod settings;
 pub(crate) mod status;
 mod stream_rebuilds;
 
@@ -22,6 +26,7 @@ use serde_json::json;
 
 use super::problem::Problem;
 use crate::deploy::{Action, DeployError, Deployer, Mode, Origin, Request};
+use crate::generations::compare::Comparer;
 use crate::generations::{GenerationError, Generations};
 use crate::host::LoadError;
 use crate::ownership::Activity;
@@ -40,6 +45,8 @@ pub struct Admin {
     pub deployer: Arc<Deployer>,
     /// Decides about generations.
     pub generations: Generations,
+    /// Compares generations.
+    pub comparer: Comparer,
     /// Where events come from.
     pub sources: Sources,
     /// What the loops of this process do.
@@ -54,7 +61,13 @@ pub fn router(admin: Admin) -> Router {
     let generation = "/admin/projections/{name}/generations/{generation}";
     Router::new()
         .route("/admin/projections", get(status::all).post(deploy))
-        .route(one, get(status::one).put(deploy_as))
+        .route(one, get(status::one).put(deploy_as).delete(remove::remove))
+        .route(&format!("{one}/removal"), get(remove::plan))
+        .route(
+            &format!("{one}/settings"),
+            get(settings::shown).patch(settings::change),
+        )
+        .route("/admin/events/redact", post(redact::redact))
         .route(&format!("{one}/logs"), get(status::logs))
         .route(&format!("{one}/restart"), post(letters::restart))
         .route(&format!("{one}/dead-letters"), get(letters::list))
@@ -65,6 +78,8 @@ pub fn router(admin: Admin) -> Router {
         )
         .route(&format!("{one}/generations"), get(generations::list))
         .route(&format!("{one}/rebuild"), post(generations::rebuild))
+        .route(&format!("{one}/diff"), get(compare::diff))
+        .route(&format!("{one}/verify"), post(compare::verify))
         .route(&format!("{one}/promote"), post(generations::promote))
         .route(&format!("{one}/rollback"), post(generations::rollback))
         .route(&format!("{one}/cancel"), post(generations::cancel))
@@ -193,6 +208,7 @@ impl From<DeployError> for Problem {
             DeployError::Plugin(error) => error.into(),
             DeployError::Name { .. } => unprocessable("name_mismatch"),
             DeployError::Generation(error) => error.into(),
+            DeployError::NothingToCompare(_) => conflict("nothing_to_compare"),
             DeployError::SourceChanged { .. } => conflict("source_changed"),
             DeployError::TablesChanged { differences, .. } => {
                 conflict("tables_changed").with_details(json!(differences))
@@ -258,7 +274,7 @@ impl From<GenerationError> for Problem {
                     "GET /admin/projections/{projection}/generations lists them."
                 ))
             }
-            GenerationError::Conflict(_) => conflict("conflict"),
+            GenerationError::Conflict(_) | GenerationError::Behind(_) => conflict("conflict"),
             GenerationError::Invalid(_) => Problem::bad_request("invalid", text),
             GenerationError::Source(_) => Problem::unavailable(text),
             GenerationError::ReadModelTaken { read_model, owner } => conflict("read_model_taken")

@@ -30,6 +30,9 @@ use crate::query::scan::{self, Parameter, Plus};
 use crate::query::sql::{self, Target};
 use crate::query::{Failure, Freshness, Limits, Refusal, as_of, nearest, parse};
 
+/// How many generations may come and go during one request, which may have waited for long.
+const MOST_GONE: usize = 3;
+
 /// Everything that reading needs. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Reader {
@@ -92,7 +95,7 @@ async fn row(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Resp
     respond(&reader, &uri, model, Some(key), &headers).await
 }
 
-/// Answers from the live generation; once more from the next one, if the first is gone meanwhile.
+/// Answers from the live generation; from the next one, if that is gone meanwhile.
 async fn respond(
     reader: &Reader,
     uri: &Uri,
@@ -110,7 +113,7 @@ async fn respond(
         Ok(Some(as_of)) => return past::respond(&ask, &as_of).await,
         Err(refusal) => return Problem::from(refusal).into_response(),
     }
-    let mut is_retry = false;
+    let mut gone = 0;
     loop {
         let live = match ask.live() {
             Ok(live) => live,
@@ -118,8 +121,8 @@ async fn respond(
         };
         match ask.answer(&live).await {
             Ok(response) => return response,
-            Err(Stop::Failed(Failure::Gone)) if !is_retry => {
-                is_retry = true;
+            Err(Stop::Failed(Failure::Gone)) if gone < MOST_GONE => {
+                gone += 1;
                 shared.catalog.refreshed(&live).await;
             }
             Err(Stop::Failed(failure)) => return problem(failure, &shared.limits).into_response(),

@@ -80,6 +80,7 @@ fn engine(args: &DevArgs, url: String, cluster: Option<&Cluster>) -> Result<()> 
     };
     config.database.url = url;
     config.plugins.watch = Some(plugins.clone());
+    config.engine.failures_dir = Some(".gobo/failures".into());
     config.check()?;
     start_log(&config);
     block_on(async {

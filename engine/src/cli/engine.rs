@@ -71,6 +71,22 @@ impl Engine {
         self.read(answer)
     }
 
+    /// Changes what is at `path` as JSON says.
+    pub fn patch<T: DeserializeOwned>(&self, path: &str, body: &str) -> Result<T> {
+        let answer = self
+            .agent
+            .patch(format!("{}{path}", self.url))
+            .content_type("application/json")
+            .send(body);
+        self.read(answer)
+    }
+
+    /// Removes what is at `path`.
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let answer = self.agent.delete(format!("{}{path}", self.url)).call();
+        self.read(answer)
+    }
+
     /// Sends a module: to `path` with PUT, when it is a projection's own, else with POST.
     pub fn send_module<T: DeserializeOwned>(
         &self,

@@ -215,8 +215,9 @@ pub(super) fn say(answer: &Value) {
     println!("{}: {}", text("outcome"), text("detail"));
 }
 
-/// Shows how far a generation is, until it is live, held, complete, stopped or gone.
-pub(super) fn follow(engine: &Engine, projection: &str, generation: i64) -> Result<()> {
+/// Shows how far a generation is, until there is nothing to wait for: it is live, complete, stopped or gone, or has caught
+/// up and waits. Gives the engine's last report of it.
+pub(super) fn watch(engine: &Engine, projection: &str, generation: i64) -> Result<Value> {
     let bar = ProgressBar::new(1);
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -238,13 +239,18 @@ pub(super) fn follow(engine: &Engine, projection: &str, generation: i64) -> Resu
         }
         bar.set_message(message);
         last = report;
-        let caught_up = last["position"].as_i64() >= last["head_position"].as_i64();
-        let held = last["hold"].as_bool().unwrap_or_default() && last["bulk"] == json!(false);
-        if last["state"] == "stopped" || held && caught_up || last["state"] == "paused" {
+        let waits = last["hold"] == true && last["caught_up"] == true;
+        if last["state"] == "stopped" || waits || last["state"] == "paused" {
             break;
         }
     }
     bar.finish_and_clear();
+    Ok(last)
+}
+
+/// The same, and says how it ended.
+pub(super) fn follow(engine: &Engine, projection: &str, generation: i64) -> Result<()> {
+    let last = watch(engine, projection, generation)?;
     let position = last["position"].as_i64().unwrap_or_default();
     match (last["stage"].as_str(), last["state"].as_str()) {
         (Some("live"), _) => println!("generation {generation} is live at position {position}"),

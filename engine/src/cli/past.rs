@@ -6,35 +6,7 @@ use serde_json::{Value, json};
 
 use super::engine::{Engine, EngineArgs};
 use super::generations::{follow, path, say};
-
-/// Compute the rows at a point in the past, beside the live ones, to be read with `?as_of=`.
-#[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:
-  gobo replay orders --until 1234 --as before-the-sale
-  gobo replay orders --until 2026-01-31T12:30:00+01:00 --as noon --expires 2
-  curl 'http://127.0.0.1:7171/read/orders?as_of=noon'")]
-pub struct ReplayArgs {
-    /// The projection.
-    pub projection: String,
-    /// The last position, or a time with its offset from UTC: up to the first event that was recorded later.
-    #[arg(long, value_name = "POSITION|TIME")]
-    pub until: String,
-    /// What it is called.
-    #[arg(long = "as", value_name = "LABEL")]
-    pub label: String,
-    /// After how many hours it is dropped, or `never` [default: generations.replay_hours].
-    #[arg(long, value_name = "HOURS|never", value_parser = expiry)]
-    pub expires: Option<Expiry>,
-    /// Begin at the first event, even if a snapshot or another replay is nearer.
-    #[arg(long)]
-    pub from_scratch: bool,
-    /// Do not wait until it is done.
-    #[arg(long)]
-    pub detach: bool,
-    /// The engine.
-    #[command(flatten)]
-    pub engine: EngineArgs,
-}
+use super::replay::ReplayArgs;
 
 /// When a replay is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +17,8 @@ pub enum Expiry {
     Never,
 }
 
-fn expiry(text: &str) -> Result<Expiry, String> {
+/// Reads it from the command line.
+pub(super) fn expiry(text: &str) -> Result<Expiry, String> {
     match (text, text.parse()) {
         ("never", _) => Ok(Expiry::Never),
         (_, Ok(hours)) => Ok(Expiry::Hours(hours)),
@@ -69,8 +42,8 @@ pub struct SnapshotArgs {
     pub engine: EngineArgs,
 }
 
-/// Begins a replay, and shows how far it is.
-pub fn replay(args: &ReplayArgs) -> Result<()> {
+/// Begins a replay, and shows how far it is. The command line has seen to it that everything is given.
+pub(super) fn replay(args: &ReplayArgs) -> Result<()> {
     let engine = Engine::new(&args.engine);
     let mut body = json!({
         "until": args.until, "label": args.label, "from_scratch": args.from_scratch,
@@ -80,11 +53,12 @@ pub fn replay(args: &ReplayArgs) -> Result<()> {
         Some(Expiry::Hours(hours)) => body["expires_hours"] = hours.into(),
         Some(Expiry::Never) => body["expires_hours"] = Value::Null,
     }
-    let path = format!("{}/replay", path(&args.projection));
+    let projection = args.projection.as_deref().unwrap_or_default();
+    let path = format!("{}/replay", path(projection));
     let answer: Value = engine.post(&path, &body.to_string())?;
     say(&answer);
     match (args.detach, answer["generation"].as_i64()) {
-        (false, Some(generation)) => follow(&engine, &args.projection, generation),
+        (false, Some(generation)) => follow(&engine, projection, generation),
         _ => Ok(()),
     }
 }

@@ -54,7 +54,7 @@ pub(super) async fn serve(config: Config, listener: TcpListener) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?

@@ -88,6 +88,34 @@ fn table(answer: &Value) -> String {
                 None => String::new(),
             };
             text.push_str(&format!("    {at}{}\n", message.replace('\n', "\n    ")));
+            if let Some(file) = projection["error"]["file"].as_str() {
+                text.push_str(&format!(
+                    "    to run it again: gobo replay --frame {file} --plugin PLUGIN.wasm\n"
+                ));
+            }
+        }
+        if projection["candidate"].is_object() {
+            text.push_str(&format!("    {}\n", candidate(projection)));
+        }
+    }
+    text
+}
+
+/// What is on its way to replace the live generation.
+fn candidate(projection: &Value) -> String {
+    let candidate = &projection["candidate"];
+    let position = candidate["position"].as_i64().unwrap_or_default();
+    let head = projection["head_position"].as_i64().unwrap_or(position);
+    let mut text = format!(
+        "generation {} is at {position} of {head}",
+        candidate["generation"]
+    );
+    if candidate["hold"] == true {
+        text.push_str(", held for `gobo promote`");
+    }
+    for why in [&candidate["error"]["message"], &candidate["trouble"]] {
+        if let Some(why) = why.as_str() {
+            text.push_str(&format!(": {why}"));
         }
     }
     text
@@ -129,7 +157,8 @@ mod tests {
               "events_per_second": 3.25, "dead_letters": 0, "generation": 1, "owner": "host:1", "error": null },
             { "name": "a-longer-name", "state": "stopped", "position": 5, "head_position": null, "lag_seconds": null,
               "events_per_second": null, "dead_letters": 0, "generation": 2, "owner": null,
-              "error": { "position": 6, "message": "no" } },
+              "error": { "position": 6, "message": "no" },
+              "candidate": { "generation": 7, "position": 3, "hold": true, "error": null, "trouble": null } },
         ] });
         let text = table(&answer);
         let lines: Vec<&str> = text.lines().collect();
@@ -142,5 +171,9 @@ mod tests {
             "orders         running  12        12    0.0 s  3.2       0     1           host:1"
         );
         assert_eq!(lines[3], "    at event 6: no");
+        assert_eq!(
+            lines[4],
+            "    generation 7 is at 3 of 3, held for `gobo promote`"
+        );
     }
 }

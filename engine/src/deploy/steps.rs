@@ -19,7 +19,9 @@ impl Deployer {
         let (name, source) = (&descriptor.name, self.config.source_of(&descriptor.name));
         transaction
             .execute(
-                "insert into gobo.projections (name, source) values ($1, $2)",
+                // A removed one of this name may not have been forgotten yet.
+                "insert into gobo.projections (name, source) values ($1, $2) \
+                 on conflict (name) do update set source = excluded.source, created_at = now() where projections.live is null",
                 &[name, &source],
             )
             .await?;
@@ -81,7 +83,10 @@ impl Deployer {
         let mut detail =
             format!("projection \"{name}\" runs these very bytes already; nothing was changed");
         let why = "the bytes of the live generation were deployed again";
-        if let Some(cancelled) = cancel_candidate(transaction, name, why).await? {
+        // Whoever previews has not decided anything yet.
+        if mode != Mode::Preview
+            && let Some(cancelled) = cancel_candidate(transaction, name, why).await?
+        {
             detail = format!(
                 "projection \"{name}\" runs these very bytes already; generation {cancelled}, which was being filled with others, is cancelled"
             );
@@ -137,7 +142,7 @@ impl Deployer {
                 plugin,
                 purpose: Purpose::Projection,
                 hold,
-                bulk: false,
+                bulk: true,
                 reason,
                 until: None,
                 until_time: None,

@@ -5,8 +5,8 @@ use tokio_postgres::Transaction;
 use super::GenerationError;
 use crate::event::{Micros, Position};
 use crate::host::{Plugin, PluginHash};
-use crate::read_model::schema::{self, SchemaError};
 use crate::read_model::ReadModel;
+use crate::read_model::schema::{self, SchemaError};
 use crate::registry::Purpose;
 
 /// A generation that is to be begun.

@@ -1,6 +1,8 @@
 -- Generation $1 of projection $2 is gone, and with it the names of read models that no other generation has.
 with gone as (
     delete from gobo.generations where id = $1
+), logs as (
+    delete from gobo.plugin_logs where generation = $1
 )
 delete from gobo.read_models m
  where m.projection = $2

@@ -49,7 +49,10 @@ pub(crate) async fn find(
     Ok(row.map(|row| Known::read(&row)))
 }
 
-async fn known(transaction: &Transaction<'_>, projection: &str) -> Result<Known, GenerationError> {
+pub(super) async fn known(
+    transaction: &Transaction<'_>,
+    projection: &str,
+) -> Result<Known, GenerationError> {
     find(transaction, projection)
         .await?
         .ok_or_else(|| GenerationError::NoProjection(projection.to_owned()))
@@ -110,7 +113,7 @@ impl Generations {
                 plugin: &plugin,
                 purpose: Purpose::Projection,
                 hold,
-                bulk: false,
+                bulk: true,
                 reason,
                 until: None,
                 until_time: None,
@@ -266,7 +269,7 @@ impl Generations {
     ) -> Result<Decision, GenerationError> {
         match self.promote(projection, generation, patience).await {
             Ok(promoted) => Ok(promoted.into()),
-            Err(GenerationError::Conflict(why)) => Ok(Decision {
+            Err(GenerationError::Conflict(why) | GenerationError::Behind(why)) => Ok(Decision {
                 projection: projection.to_owned(),
                 outcome: "waiting",
                 generation,

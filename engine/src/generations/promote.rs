@@ -25,6 +25,8 @@ const LOOK: Duration = Duration::from_millis(3);
 const VIEWS: &str = "50ms";
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The same after the live generation was held up in vain: its readers shall not notice.
+pub(super) const REST: Duration = Duration::from_secs(2);
 /// After this long, statements that take long and overlap without end no longer keep a switch from trying.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -47,6 +49,8 @@ pub struct Promoted {
 enum Attempt {
     Done(Promoted),
     NotYet(String),
+    /// The candidate could not catch up in the moment that the live generation was held up for.
+    Behind(String),
 }
 
 /// The two generations of a switch.
@@ -59,7 +63,7 @@ struct Switch {
 }
 
 impl Generations {
-    /// Makes generation `candidate` the live one as soon as it is as far as that; `Err(Conflict)` when it cannot be within
+    /// Makes generation `candidate` the live one as soon as it is as far as that; `Conflict` or `Behind` when it cannot be within
     /// `patience`.
     pub async fn promote(
         &self,
@@ -70,14 +74,15 @@ impl Generations {
         let started = Instant::now();
         loop {
             let is_busy = started.elapsed() > BUSY;
-            let why = match self.try_promote(projection, candidate, is_busy).await? {
+            let (why, pause) = match self.try_promote(projection, candidate, is_busy).await? {
                 Attempt::Done(promoted) => return Ok(promoted),
-                Attempt::NotYet(why) => why,
+                Attempt::NotYet(why) => (GenerationError::Conflict(why), PAUSE),
+                Attempt::Behind(why) => (GenerationError::Behind(why), REST),
             };
-            if started.elapsed() + PAUSE > patience {
-                return Err(GenerationError::Conflict(why));
+            if started.elapsed() + pause > patience {
+                return Err(why);
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -166,7 +171,7 @@ impl Generations {
         };
         let position = match meet(transaction, &switch).await? {
             Ok(position) => position,
-            Err(why) => return Ok(Attempt::NotYet(why)),
+            Err(why) => return Ok(Attempt::Behind(why)),
         };
         let old_models = schema::read_tables(transaction, switch.live).await?;
         let gone: Vec<String> = (old_models.iter().map(|model| &model.name))

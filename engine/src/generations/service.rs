@@ -1,9 +1,11 @@
 //! What has to happen when a generation has come far enough: promote it, call it done, drop it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::promote::REST;
 use super::{GenerationError, Generations};
 use crate::progress::Progress;
 use crate::read_model::schema::SchemaError;
@@ -25,9 +27,10 @@ impl Generations {
         let mut catalog = self.registry.catalog();
         let mut commits = progress.commits();
         let mut collected = Instant::now();
+        let mut resting = HashMap::new();
         loop {
             let picture = catalog.borrow_and_update().clone();
-            let is_building = self.advance(&picture).await;
+            let is_building = self.advance(&picture, &mut resting).await;
             if collected.elapsed() >= COLLECT {
                 collected = Instant::now();
                 if let Err(error) = self.collect().await {
@@ -44,15 +47,19 @@ impl Generations {
         }
     }
 
-    /// Takes every generation on that is there. Gives whether there is one on its way.
-    async fn advance(&self, catalog: &Catalog) -> bool {
+    /// Takes every generation on that is there, but those that are `resting`. Gives whether there is one on its way.
+    async fn advance(&self, catalog: &Catalog, resting: &mut HashMap<i64, Instant>) -> bool {
         let mut is_building = false;
+        resting.retain(|_, until| *until > Instant::now());
         for deployed in catalog.generations.values() {
             let facts = &deployed.facts;
             if facts.state != State::Building || facts.paused {
                 continue;
             }
             is_building = true;
+            if resting.contains_key(&facts.generation) {
+                continue;
+            }
             let done = match facts.purpose {
                 Purpose::Projection => {
                     self.promote_when_ready(&facts.projection, facts.generation)
@@ -62,7 +69,9 @@ impl Generations {
                     self.finish_when_done(facts.generation).await
                 }
             };
-            if let Err(error) = done {
+            if let Err(GenerationError::Behind(_)) = done {
+                resting.insert(facts.generation, Instant::now() + REST);
+            } else if let Err(error) = done {
                 let (projection, generation) = (&facts.projection, facts.generation);
                 tracing::warn!(projection, generation, %error, "cannot be taken on now");
             }
@@ -87,6 +96,8 @@ impl Generations {
         let trouble = match self.promote(projection, generation, PATIENCE).await {
             Ok(_) => return Ok(()),
             Err(GenerationError::Conflict(why)) => why,
+            // Another node was faster.
+            Err(GenerationError::NoGeneration { .. }) => return Ok(()),
             // Somebody has to do something about it; until then it is held.
             Err(GenerationError::Schema(
                 error @ (SchemaError::Taken { .. }
@@ -124,7 +135,9 @@ impl Generations {
             )
             .await?;
         if done == 1 {
-            client.batch_execute("select pg_notify('gobo_control', '')").await?;
+            client
+                .batch_execute("select pg_notify('gobo_control', '')")
+                .await?;
             drop(client);
             self.look_again().await;
         }

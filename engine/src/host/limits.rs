@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use wasmtime::{Engine, EngineWeak, ResourceLimiter, Trap};
 
+use super::backtrace::{self, Frame};
 use super::bindings::log;
 use super::{CallError, LogLevel, LogLine};
 
@@ -105,6 +106,7 @@ pub(super) struct Meter {
     machine_failed: Option<String>,
     logs: Vec<LogLine>,
     dropped: u64,
+    backtrace: Vec<Frame>,
 }
 
 impl Meter {
@@ -115,6 +117,7 @@ impl Meter {
             machine_failed: None,
             logs: Vec::new(),
             dropped: 0,
+            backtrace: Vec::new(),
         }
     }
 
@@ -123,6 +126,16 @@ impl Meter {
             std::mem::take(&mut self.logs),
             std::mem::take(&mut self.dropped),
         )
+    }
+
+    pub(super) fn take_backtrace(&mut self) -> Vec<Frame> {
+        std::mem::take(&mut self.backtrace)
+    }
+
+    /// Finds out why a call failed, and keeps where.
+    pub(super) fn failed(&mut self, error: &wasmtime::Error) -> CallError {
+        self.backtrace = backtrace::frames(error);
+        self.explain(error)
     }
 
     /// Finds out why a call failed.
@@ -156,10 +169,11 @@ impl Meter {
             .find(|line| line.level == LogLevel::Error)
             .map(|line| format!("{}; ", line.message))
             .unwrap_or_default();
+        let place = backtrace::in_short(&backtrace::frames(error));
         CallError::Trap {
-            // The cause comes before the backtrace, of which something may be cut.
+            // The cause comes before the functions, of which something may be cut.
             message: cut(
-                format!("{panic}{}; {error}", error.root_cause()),
+                format!("{panic}{}{place}", error.root_cause()),
                 self.limits.message_bytes,
             ),
         }

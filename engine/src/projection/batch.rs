@@ -7,6 +7,7 @@ use super::late::{Lookout, Seen};
 use crate::change::{Change, Invalid, Need, decode_changes, decode_needs};
 use crate::db::{Cause, cause, describe};
 use crate::event::Batch;
+use crate::failure::{Evidence, Given};
 use crate::host::{CallError, Instance, Limits, LogLine, Plugin, Slot, Step};
 use crate::read_model::ReadModel;
 use crate::read_model::rows::{Owner, Row, Rows};
@@ -15,17 +16,18 @@ use crate::read_model::writer::{ChangeSet, LogRecord, TwoStreams};
 /// A batch after `begin`, which needs no row and so may run ahead of the batches before it.
 pub(super) struct Begun {
     pub(super) batch: Batch,
-    instance: Option<Instance>,
-    next: Result<Next, Failure>,
+    pub(super) instance: Option<Instance>,
+    pub(super) next: Result<Next, Failure>,
 }
 
 /// What a call of the plugin led to, decoded and checked.
-enum Next {
+pub(super) enum Next {
     Need(Vec<Need>),
     Done(Vec<Change>),
 }
 
-enum Failure {
+/// Why there is no next step.
+pub(super) enum Failure {
     Call(CallError),
     Invalid(Invalid),
     Exceeded(String),
@@ -39,9 +41,26 @@ pub(super) struct Executed {
     pub(super) changes: Vec<Change>,
     pub(super) logs: Vec<LogRecord>,
     pub(super) seen: Seen,
+    pub(super) given: Given,
 }
 
 impl Executed {
+    /// What it is when PostgreSQL refuses its rows.
+    pub(super) fn refused(self, message: String) -> Trouble {
+        Trouble {
+            batch: self.batch,
+            event: None,
+            kind: TroubleKind::Blamed,
+            message,
+            logs: self.logs,
+            evidence: Evidence {
+                backtrace: Vec::new(),
+                given: self.given,
+                changes: Some(self.changes),
+            },
+        }
+    }
+
     /// Adds what the batch did to `set`, and lets later batches see it: its rows are pinned until commit number `commit`.
     /// After an error `set` and `rows` hold a part of the batch: the one is to be dropped, the other cleared.
     pub(super) fn add_to(
@@ -79,6 +98,7 @@ pub(super) struct Trouble {
     pub(super) kind: TroubleKind,
     pub(super) message: String,
     pub(super) logs: Vec<LogRecord>,
+    pub(super) evidence: Evidence,
 }
 
 /// How certain it is that an event is to blame.
@@ -121,7 +141,7 @@ pub(super) fn begin(plugin: &Plugin, slot: Slot, models: &[ReadModel], batch: Ba
     }
 }
 
-fn decode(
+pub(super) fn decode(
     step: Result<Step, CallError>,
     models: &[ReadModel],
     events: usize,
@@ -147,6 +167,7 @@ pub(super) async fn finish(
         mut next,
     } = begun;
     let (mut rounds, mut keys) = (0, 0);
+    let mut given = Given::new(batch.len());
     loop {
         let needs = match next {
             Ok(Next::Done(changes)) => {
@@ -156,10 +177,11 @@ pub(super) async fn finish(
                     changes,
                     logs,
                     seen: lookout.end(),
+                    given,
                 }));
             }
             Ok(Next::Need(needs)) => needs,
-            Err(failure) => return trouble(failure, instance, batch).map(Err),
+            Err(failure) => return trouble(failure, instance, batch, given).map(Err),
         };
         rounds += 1;
         keys += needs.len();
@@ -167,17 +189,19 @@ pub(super) async fn finish(
             next = Err(exceeded);
             continue;
         }
-        let saw = |need: &Need, row: Option<&Row>| lookout.saw(need, row);
+        let saw = |need: &Need, row: Option<&Row>| {
+            given.note(need, row.map(|row| &row.fields));
+            lookout.saw(need, row);
+        };
         let answer = match rows.answer(&needs, limits.memory_bytes, saw).await {
             Ok(Some(answer)) => answer,
             Ok(None) => {
-                next = Err(Failure::Exceeded(format!(
-                    "the rows that the plugin asked for in one batch do not fit into its memory of {} bytes (limits.memory_bytes)",
-                    limits.memory_bytes
-                )));
+                given.cut();
+                next = Err(too_many_bytes(limits));
                 continue;
             }
             Err(error) if cause(&error) == Cause::Value => {
+                given.refuse(&needs);
                 next = Err(Failure::Key(describe(&error)));
                 continue;
             }
@@ -202,7 +226,14 @@ pub(super) async fn finish(
     }
 }
 
-fn exceeded(rounds: usize, keys: usize, limits: &Limits) -> Option<Failure> {
+pub(super) fn too_many_bytes(limits: &Limits) -> Failure {
+    Failure::Exceeded(format!(
+        "the rows that the plugin asked for in one batch do not fit into its memory of {} bytes (limits.memory_bytes)",
+        limits.memory_bytes
+    ))
+}
+
+pub(super) fn exceeded(rounds: usize, keys: usize, limits: &Limits) -> Option<Failure> {
     if keys > limits.keys_per_batch {
         return Some(Failure::Exceeded(format!(
             "the plugin asked for more than {} rows in one batch (limits.keys_per_batch)",
@@ -217,11 +248,17 @@ fn exceeded(rounds: usize, keys: usize, limits: &Limits) -> Option<Failure> {
     })
 }
 
-fn trouble(
+pub(super) fn trouble(
     failure: Failure,
-    instance: Option<Instance>,
+    mut instance: Option<Instance>,
     batch: Batch,
+    given: Given,
 ) -> Result<Trouble, Interrupt> {
+    let evidence = Evidence {
+        backtrace: (instance.as_mut()).map_or_else(Vec::new, Instance::take_backtrace),
+        given,
+        changes: None,
+    };
     let logs = take_logs(instance, &batch);
     let (event, kind, message) = match failure {
         Failure::Call(CallError::Host(why)) => return Err(Interrupt::Infrastructure(why)),
@@ -250,10 +287,11 @@ fn trouble(
         kind,
         message,
         logs,
+        evidence,
     })
 }
 
-fn take_logs(instance: Option<Instance>, batch: &Batch) -> Vec<LogRecord> {
+pub(super) fn take_logs(instance: Option<Instance>, batch: &Batch) -> Vec<LogRecord> {
     let (lines, dropped) = instance.map_or((Vec::new(), 0), |mut instance| instance.take_logs());
     let position = batch
         .events()

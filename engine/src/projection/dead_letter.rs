@@ -2,6 +2,7 @@
 
 use super::Interrupt;
 use super::batch::Executed;
+use super::keep;
 use super::policy::refused;
 use super::session::{Session, dead_letter};
 use crate::event::{Batch, Position};
@@ -60,9 +61,9 @@ async fn retry_one(
         .execute(batch.clone(), Some((stream, position)))
         .await?
     {
-        Err(trouble) => Some((trouble.message, trouble.logs)),
+        Err(trouble) => Some(trouble),
         Ok(executed) => match session.take_over(&executed, &mut set) {
-            Err(trouble) => Some((trouble.message, trouble.logs)),
+            Err(trouble) => Some(*trouble),
             Ok(()) => {
                 // The checkpoint is ahead of this event and stays where it is.
                 set.through = session.checkpoint.position;
@@ -74,21 +75,24 @@ async fn retry_one(
                 }
                 match session.commit(&set, executed.batch.len()).await? {
                     Ok(()) => None,
-                    Err(message) => Some((message, executed.logs)),
+                    Err(message) => Some(executed.refused(message)),
                 }
             }
         },
     };
-    let Some((message, logs)) = failed else {
+    let Some(mut trouble) = failed else {
         return Ok(true);
     };
+    let file = keep::keep(session.job, &mut trouble).await;
     session.rows.clear();
     let mut set = session.change_set();
-    set.logs = logs;
+    set.logs = trouble.logs;
+    set.logs
+        .extend(file.map(|file| keep::line(position, &file)));
     // Nothing waits behind an event that was skipped, and nothing shall from now on.
     let state = if skipped { "skipped" } else { "failed" };
     set.dead_letters
-        .push(dead_letter(&batch, 0, state, Some(message)));
+        .push(dead_letter(&batch, 0, state, Some(trouble.message)));
     refused(session.commit(&set, 0).await?)?;
     Ok(false)
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 
 use super::batch::{Begun, begin};
 use super::late::Lookout;
+use super::pace::Pace;
 use super::session::{Session, split_parked};
 use super::{Control, Interrupt, Job};
 use crate::event::Position;
@@ -18,15 +18,14 @@ use crate::read_model::rows::Rows;
 use crate::read_model::writer::{ChangeSet, Checkpoint, CommitError, DeadLetter, Writer};
 use crate::source::{Limits, Reader};
 
-/// How long a checkpoint that moved over unwanted events may stay in memory.
-const LAZY: Duration = Duration::from_secs(1);
-
 /// Why the pipeline ended. Everything that was processed before is committed.
 pub(super) enum End {
     /// It was told to stop, or that there is something else to do.
     Told,
     /// An event at or below `through` is in trouble.
     Trouble { through: Position },
+    /// In the fast fill: there is nothing more to read at present.
+    Filled,
 }
 
 /// A batch on its way through `begin`.
@@ -55,19 +54,20 @@ pub(super) async fn run(
     control: &mut watch::Receiver<Control>,
 ) -> Result<End, Interrupt> {
     let job = session.job;
-    let (ahead_in, ahead_out) = mpsc::channel(job.settings.batches_ahead.max(1));
+    let (ahead_in, ahead_out) = mpsc::channel(session.pace.batches_ahead(&job.settings));
     let (commit_in, commit_out) = mpsc::channel(1);
     let (done_in, done_out) = mpsc::channel(1);
-    let read = read(
+    let read = Feed {
         job,
-        &mut session.reader,
-        &session.models,
-        &session.parked,
-        session.checkpoint.position,
-        control.borrow().until,
-        ahead_in,
-    );
-    let commit = commit(&session.writer, commit_out, done_in);
+        reader: &mut session.reader,
+        models: &session.models,
+        parked: &session.parked,
+        pace: session.pace,
+        after: session.checkpoint.position,
+        until: control.borrow().until,
+    }
+    .run(ahead_in);
+    let commit = commit(&mut session.writer, commit_out, done_in);
     let process = Processor {
         job,
         models: &session.models,
@@ -75,6 +75,7 @@ pub(super) async fn run(
         rows: &mut session.rows,
         checkpoint: &mut session.checkpoint,
         commits: &mut session.commits,
+        pace: session.pace,
         pending: Pending::new(session.models.len()),
         in_flight: false,
         persisted: Instant::now(),
@@ -90,68 +91,78 @@ pub(super) async fn run(
     }
 }
 
-/// Reads batches and hands each to a worker. Ends only with an error.
-async fn read(
-    job: &Job,
-    reader: &mut Reader,
-    models: &Arc<[ReadModel]>,
-    parked: &HashSet<String>,
-    mut after: Position,
+/// What is read ahead.
+struct Feed<'s> {
+    job: &'s Job,
+    reader: &'s mut Reader,
+    models: &'s Arc<[ReadModel]>,
+    parked: &'s HashSet<String>,
+    pace: Pace,
+    after: Position,
     until: Option<Position>,
-    ahead: mpsc::Sender<Ahead>,
-) -> Interrupt {
-    let types = job.plugin.descriptor.event_types.as_deref();
-    let limits = Limits {
-        max_events: job.settings.batch_events,
-        max_bytes: job.settings.batch_bytes,
-        upto: until,
-    };
-    loop {
-        // Waiting for a place first bounds what is in memory.
-        let Ok(place) = ahead.reserve().await else {
-            return Interrupt::Infrastructure("the processor ended".into());
-        };
-        let batch = match reader.next_batch(after, types, limits).await {
-            Ok(batch) => batch,
-            Err(error) => return error.into(),
-        };
-        if batch.through <= after {
-            drop(place);
-            if until.is_some_and(|until| after >= until) {
-                // Whoever set the end lifts it, or ends the loop.
-                return std::future::pending().await;
-            }
-            if let Err(error) = job.source.wait_past(after).await {
-                return error.into();
-            }
-            linger(job).await;
-            continue;
-        }
-        after = batch.through;
-        let (batch, waiting) = split_parked(batch, parked);
-        let (plugin, models) = (job.plugin.clone(), models.clone());
-        let slot = plugin.slot().await;
-        place.send(Ahead {
-            begun: tokio::task::spawn_blocking(move || begin(&plugin, slot, &models, batch)),
-            waiting,
-            through: after,
-        });
-    }
 }
 
-/// Lets more events come in, so that they are processed together; not while a reader waits.
-async fn linger(job: &Job) {
-    if job.settings.linger.is_zero() {
-        return;
+impl Feed<'_> {
+    /// Reads batches and hands each to a worker. Ends only with an error. A fast fill is told by `None` that there is no
+    /// more.
+    async fn run(mut self, ahead: mpsc::Sender<Option<Ahead>>) -> Interrupt {
+        let types = self.job.plugin.descriptor.event_types.as_deref();
+        let limits = Limits {
+            max_events: self.job.settings.batch_events,
+            max_bytes: self.job.settings.batch_bytes,
+            upto: self.until,
+        };
+        loop {
+            // Waiting for a place first bounds what is in memory.
+            let Ok(place) = ahead.reserve().await else {
+                return Interrupt::Infrastructure("the processor ended".into());
+            };
+            let batch = match self.reader.next_batch(self.after, types, limits).await {
+                Ok(batch) => batch,
+                Err(error) => return error.into(),
+            };
+            if batch.through <= self.after {
+                if (self.pace).is_filled(&self.job.source, self.after, self.until) {
+                    place.send(None);
+                    return std::future::pending().await;
+                }
+                drop(place);
+                if self.until.is_some_and(|until| self.after >= until) {
+                    // Whoever set the end lifts it, or ends the loop.
+                    return std::future::pending().await;
+                }
+                if let Err(error) = self.job.source.wait_past(self.after).await {
+                    return error.into();
+                }
+                self.linger().await;
+                continue;
+            }
+            self.after = batch.through;
+            let (batch, waiting) = split_parked(batch, self.parked);
+            let (plugin, models) = (self.job.plugin.clone(), self.models.clone());
+            let slot = plugin.slot().await;
+            place.send(Some(Ahead {
+                begun: tokio::task::spawn_blocking(move || begin(&plugin, slot, &models, batch)),
+                waiting,
+                through: self.after,
+            }));
+        }
     }
-    tokio::select! {
-        () = tokio::time::sleep(job.settings.linger) => {}
-        () = job.progress.awaited(job.target.generation) => {}
+
+    /// Lets more events come in, so that they are processed together; not while a reader waits.
+    async fn linger(&self) {
+        if self.job.settings.linger.is_zero() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(self.job.settings.linger) => {}
+            () = self.job.progress.awaited(self.job.target.generation) => {}
+        }
     }
 }
 
 /// Commits one set after the other.
-async fn commit(writer: &Writer, mut sets: mpsc::Receiver<Commit>, ends: mpsc::Sender<Done>) {
+async fn commit(writer: &mut Writer, mut sets: mpsc::Receiver<Commit>, ends: mpsc::Sender<Done>) {
     while let Some(Commit { from, set, events }) = sets.recv().await {
         let done = Done {
             result: writer.commit(from, &set).await,
@@ -189,6 +200,7 @@ struct Processor<'s> {
     rows: &'s mut Rows,
     checkpoint: &'s mut Checkpoint,
     commits: &'s mut u64,
+    pace: Pace,
     pending: Pending,
     in_flight: bool,
     persisted: Instant,
@@ -199,37 +211,41 @@ struct Processor<'s> {
 impl Processor<'_> {
     async fn run(
         mut self,
-        mut ahead: mpsc::Receiver<Ahead>,
+        mut ahead: mpsc::Receiver<Option<Ahead>>,
         control: &mut watch::Receiver<Control>,
     ) -> Result<End, Interrupt> {
-        let generation = self.job.target.generation;
-        loop {
-            self.start_commit().await;
-            let lazy = self.pending.set.through > self.checkpoint.position && !self.in_flight;
-            let room = self.pending.set.rows() < self.job.settings.commit_rows
-                && self.pending.set.bytes() < self.job.settings.commit_bytes;
+        let (generation, pace) = (self.job.target.generation, self.pace);
+        let end = loop {
+            let until = control.borrow().until;
+            self.start_commit(until).await;
+            let waits = self.pending.set.through > self.checkpoint.position && !self.in_flight;
+            let awaitable = waits && pace.heeds_readers();
+            let room = pace.has_room(&self.pending.set);
             let troubled = tokio::select! {
                 biased;
                 done = self.done.recv() => self.finish_commit(done)?,
-                _ = control.changed() => break,
-                () = tokio::time::sleep_until(self.persisted + LAZY), if lazy => {
+                _ = control.changed() => break End::Told,
+                () = tokio::time::sleep_until(self.persisted + pace.patience()), if waits => {
                     self.send_commit().await;
                     None
                 }
-                () = self.job.progress.awaited(generation), if lazy => {
+                () = self.job.progress.awaited(generation), if awaitable => {
                     self.send_commit().await;
                     None
                 }
-                Some(next) = ahead.recv(), if room => self.process(next).await?,
+                Some(next) = ahead.recv(), if room => match next {
+                    Some(next) => self.process(next).await?,
+                    None => break End::Filled,
+                },
             };
             if let Some(through) = troubled {
                 self.flush().await?;
                 return Ok(End::Trouble { through });
             }
-        }
+        };
         Ok(match self.flush().await? {
             Some(through) => End::Trouble { through },
-            None => End::Told,
+            None => end,
         })
     }
 
@@ -262,8 +278,11 @@ impl Processor<'_> {
     }
 
     /// Starts a transaction, if none is in flight and there is something that must not wait.
-    async fn start_commit(&mut self) {
-        if !self.in_flight && self.pending.set.has_effects() {
+    async fn start_commit(&mut self, until: Option<Position>) {
+        let set = &self.pending.set;
+        // Somebody waits for the checkpoint to be there.
+        let is_at_end = until == Some(set.through) && set.through > self.checkpoint.position;
+        if !self.in_flight && (self.pace.is_due(set) || is_at_end) {
             self.send_commit().await;
         }
     }

@@ -3,6 +3,7 @@
 use tokio::sync::watch;
 
 use super::batch::{Trouble, TroubleKind};
+use super::keep;
 use super::session::{Session, dead_letter, split_parked};
 use super::{Control, Interrupt, Policy, StopError, stopped};
 use crate::event::{Batch, Position};
@@ -82,18 +83,12 @@ async fn step(
         Err(trouble) => return Ok(Some((trouble, set.dead_letters))),
     };
     if let Err(trouble) = session.take_over(&executed, &mut set) {
-        return Ok(Some((trouble, set.dead_letters)));
+        return Ok(Some((*trouble, set.dead_letters)));
     }
     Ok(match session.commit(&set, executed.batch.len()).await? {
         Ok(()) => None,
         Err(message) => {
-            let trouble = Trouble {
-                batch: executed.batch,
-                event: None,
-                kind: TroubleKind::Blamed,
-                message,
-                logs: executed.logs,
-            };
+            let trouble = executed.refused(message);
             Some((trouble, set.dead_letters))
         }
     })
@@ -102,16 +97,17 @@ async fn step(
 /// Applies the policy to the one event of `trouble`. `waiting` are the events of parked streams around it.
 async fn decide(
     session: &mut Session<'_>,
-    trouble: Trouble,
+    mut trouble: Trouble,
     waiting: Vec<DeadLetter>,
 ) -> Result<(), Interrupt> {
+    let file = keep::keep(session.job, &mut trouble).await;
     let batch = &trouble.batch;
     let Some(head) = batch.events().first() else {
         return Err(Interrupt::Infrastructure(trouble.message));
     };
     let projection = &session.job.target.projection;
     let (stream_id, position) = (batch.stream_id(0), head.position);
-    tracing::warn!(projection, position, stream_id, error = trouble.message, policy = ?session.job.settings.policy, "an event cannot be processed");
+    tracing::warn!(projection, position, stream_id, error = trouble.message, policy = ?session.job.settings.policy, file, "an event cannot be processed");
     let state = match session.job.settings.policy {
         Policy::Stop => {
             let mut set = session.change_set();
@@ -119,7 +115,7 @@ async fn decide(
             if !set.logs.is_empty() {
                 refused(session.commit(&set, 0).await?)?;
             }
-            return Err(Interrupt::Stop(StopError {
+            return Err(Interrupt::Stop(Box::new(StopError {
                 message: trouble.message,
                 position: Some(position),
                 stream_id: Some(stream_id.to_owned()),
@@ -128,7 +124,8 @@ async fn decide(
                     "deploy a mended plugin, or set policy = \"park\" or \"skip\" for the projection and run `gobo restart`"
                         .into(),
                 ),
-            }));
+                file,
+            })));
         }
         Policy::Park => "failed",
         Policy::Skip => "skipped",
@@ -137,6 +134,8 @@ async fn decide(
     set.through = batch.through;
     set.applied = Some((position, head.event_id));
     set.logs = trouble.logs;
+    set.logs
+        .extend(file.map(|file| keep::line(position, &file)));
     set.dead_letters = waiting;
     set.dead_letters
         .push(dead_letter(batch, 0, state, Some(trouble.message.clone())));

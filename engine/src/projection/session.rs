@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::batch::{Executed, Trouble, TroubleKind};
 use super::late::Lookout;
+use super::pace::Pace;
 use super::{Interrupt, Job, StopError, batch};
 use crate::db::{Cause, cause, describe};
 use crate::event::{Batch, Position};
+use crate::failure::Evidence;
 use crate::read_model::ReadModel;
 use crate::read_model::rows::Rows;
-use crate::read_model::writer::{ChangeSet, Checkpoint, CommitError, DeadLetter, Writer};
+use crate::read_model::writer::{ChangeSet, Checkpoint, CommitError, DeadLetter, Phase, Writer};
 use crate::source::{Limits, Reader, SourceError};
 
 pub(super) struct Session<'j> {
@@ -22,6 +24,8 @@ pub(super) struct Session<'j> {
     pub(super) reader: Reader,
     /// Streams that wait behind an event that could not be processed.
     pub(super) parked: HashSet<String>,
+    /// When changes are committed.
+    pub(super) pace: Pace,
     /// Numbers the transactions of this session, for the row cache.
     pub(super) commits: u64,
 }
@@ -31,23 +35,32 @@ impl<'j> Session<'j> {
         let models: Arc<[ReadModel]> = job.plugin.descriptor.read_models.clone().into();
         let purpose = writer_purpose(job.target.generation);
         let settings = &job.settings;
-        let writer = Writer::open(
+        let opened = Writer::open(
             &job.db,
             &purpose,
             settings.synchronous_commit,
             job.target.clone(),
             models.clone(),
+            job.epoch,
         )
         .await?;
+        let (writer, start) = opened.ok_or(Interrupt::Fenced)?;
+        let pace = Pace::new(settings, start.phase);
         let rows = Rows::open(
             &job.db,
             &job.target.schema,
             models.clone(),
-            settings.row_cache_bytes,
+            pace.cache_bytes(settings),
+            start.phase == Phase::Empty,
         )
         .await?;
-        let start = writer.start(job.epoch).await?.ok_or(Interrupt::Fenced)?;
-        let mut reader = job.source.reader();
+        // Whoever took events back has fenced off every loop that was still before them: those come by here.
+        job.source.forget_before(writer.last_redaction().await?);
+        // Those that are filled at the same time share what they read.
+        let mut reader = match start.phase {
+            Phase::Following => job.source.reader(),
+            Phase::Empty | Phase::Filling => job.source.rebuilding_reader(),
+        };
         if let Err(error) = reader
             .verify_resume(start.checkpoint.position, start.applied)
             .await
@@ -74,6 +87,7 @@ impl<'j> Session<'j> {
             rows,
             reader,
             parked: start.parked,
+            pace,
             commits: 0,
         })
     }
@@ -119,15 +133,18 @@ impl<'j> Session<'j> {
         &mut self,
         executed: &Executed,
         set: &mut ChangeSet,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Box<Trouble>> {
         executed
             .add_to(set, &mut self.rows, &self.models, self.commits + 1)
-            .map_err(|error| Trouble {
-                batch: executed.batch.clone(),
-                event: Some(error.event),
-                kind: TroubleKind::Blamed,
-                message: error.to_string(),
-                logs: Vec::new(),
+            .map_err(|error| {
+                Box::new(Trouble {
+                    batch: executed.batch.clone(),
+                    event: Some(error.event),
+                    kind: TroubleKind::Blamed,
+                    message: error.to_string(),
+                    logs: Vec::new(),
+                    evidence: Evidence::default(),
+                })
             })
     }
 
@@ -150,6 +167,20 @@ impl<'j> Session<'j> {
             Err(CommitError::Refused(why)) => Err(why),
             Err(error) => return Err(error.into()),
         })
+    }
+
+    /// Ends the fast fill. The session is of no use afterwards.
+    pub(super) async fn end_fill(&mut self) -> Result<(), Interrupt> {
+        let started = std::time::Instant::now();
+        self.writer.end_fill(&self.checkpoint).await?;
+        tracing::info!(
+            projection = self.job.target.projection,
+            generation = self.job.target.generation,
+            position = self.checkpoint.position,
+            indexes = ?started.elapsed(),
+            "filled; following from here"
+        );
+        Ok(())
     }
 }
 
@@ -221,13 +252,14 @@ fn broken(why: String) -> Interrupt {
 }
 
 fn stop(message: String, hint: &str) -> Interrupt {
-    Interrupt::Stop(StopError {
+    Interrupt::Stop(Box::new(StopError {
         message,
         position: None,
         stream_id: None,
         event_type: None,
         hint: Some(hint.into()),
-    })
+        file: None,
+    }))
 }
 
 impl From<SourceError> for Interrupt {

@@ -216,7 +216,7 @@ impl<'w> Run<'w> {
             batch::finish(begun, &mut session.rows, &session.models, limits, lookout).await?;
         let executed = match finished {
             Ok(executed) => executed,
-            Err(trouble) => return Ok(Err(Failed::Trouble(trouble))),
+            Err(trouble) => return Ok(Err(Failed::Trouble(Box::new(trouble)))),
         };
         if let Some(foreign) = executed.seen.foreign() {
             return Ok(Err(Failed::Because(foreign.to_owned())));
@@ -269,7 +269,7 @@ impl<'w> Run<'w> {
 
 /// Why a batch was not taken through the plugin.
 enum Failed {
-    Trouble(Trouble),
+    Trouble(Box<Trouble>),
     /// There is no use in trying its events one by one.
     Because(String),
 }

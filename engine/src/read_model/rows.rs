@@ -52,15 +52,19 @@ pub struct Rows {
     cache: Cache,
     /// The stream whose rows are left out.
     without: Option<Arc<str>>,
+    /// Nothing has been committed yet: what is not in the cache does not exist.
+    are_tables_empty: bool,
 }
 
 impl Rows {
-    /// Opens a session that reads the tables in `schema`. The cache holds about `bytes`, and whatever is pinned.
+    /// Opens a session that reads the tables in `schema`, which are not looked at before the first commit if they are empty.
+    /// The cache holds about `bytes`, and whatever is pinned.
     pub async fn open(
         db: &Database,
         schema: &str,
         models: Arc<[ReadModel]>,
         bytes: usize,
+        are_tables_empty: bool,
     ) -> Result<Self, tokio_postgres::Error> {
         let client = db.connect("rows", &STABLE_PLANS).await?;
         let mut fetches = Vec::new();
@@ -75,6 +79,7 @@ impl Rows {
             client,
             fetches,
             without: None,
+            are_tables_empty,
         })
     }
 
@@ -90,7 +95,7 @@ impl Rows {
         let mut missing: Vec<HashSet<Bytes>> = vec![HashSet::new(); self.models.len()];
         for need in needs {
             let row = self.cache.get(need.model, &need.key);
-            if row.is_none() {
+            if row.is_none() && !self.are_tables_empty {
                 missing[need.model].insert(need.key.clone());
             }
             found.push(row);
@@ -186,6 +191,7 @@ impl Rows {
     /// Commits up to number `commit` have succeeded: their rows may be evicted.
     pub fn committed(&mut self, commit: u64) {
         self.cache.committed = commit;
+        self.are_tables_empty = false;
     }
 
     /// Gives the rows that exist; `None` when they have more bytes than are left.
@@ -302,6 +308,8 @@ struct Cache {
     young: Vec<HashMap<Bytes, Entry>>,
     old: Vec<HashMap<Bytes, Entry>>,
     young_bytes: usize,
+    /// How far the young half may grow: by half of the bound, whatever pinned rows it began with.
+    young_limit: usize,
     bound: usize,
     committed: u64,
 }
@@ -312,11 +320,12 @@ struct Entry {
 }
 
 impl Entry {
-    fn bytes(&self) -> usize {
-        self.row.as_ref().map_or(0, |row| {
+    fn bytes(&self, key: &Bytes) -> usize {
+        let row = self.row.as_ref().map_or(0, |row| {
             let owner = row.owner.as_ref();
             row.fields.len() + owner.map_or(0, |owner| owner.stream.len() + COUNTED)
-        })
+        });
+        key.len() + row + ENTRY_OVERHEAD
     }
 }
 
@@ -332,6 +341,7 @@ impl Cache {
             young: halves(),
             old: halves(),
             young_bytes: 0,
+            young_limit: bytes / 2,
             bound: bytes / 2,
             committed: 0,
         }
@@ -353,13 +363,11 @@ impl Cache {
     }
 
     fn insert(&mut self, model: usize, key: Bytes, entry: Entry) {
-        let size = |key: &Bytes, entry: &Entry| key.len() + entry.bytes() + ENTRY_OVERHEAD;
-        self.young_bytes += size(&key, &entry);
+        self.young_bytes += entry.bytes(&key);
         if let Some(replaced) = self.young[model].insert(key.clone(), entry) {
-            // Rows that moved on because they are pinned were not counted again.
-            self.young_bytes = self.young_bytes.saturating_sub(size(&key, &replaced));
+            self.young_bytes -= replaced.bytes(&key);
         }
-        if self.young_bytes > self.bound {
+        if self.young_bytes > self.young_limit {
             self.rotate();
         }
     }
@@ -369,9 +377,13 @@ impl Cache {
         for (young, old) in self.young.iter_mut().zip(&mut self.old) {
             std::mem::swap(young, old);
             // `young` now holds the oldest rows: only those that are not yet committed stay.
-            let committed = self.committed;
-            young.retain(|_, entry| entry.commit > committed);
+            young.retain(|key, entry| {
+                let is_pinned = entry.commit > self.committed;
+                self.young_bytes += usize::from(is_pinned) * entry.bytes(key);
+                is_pinned
+            });
         }
+        self.young_limit = self.young_bytes + self.bound;
     }
 }
 
@@ -419,5 +431,22 @@ mod tests {
             cache.put(0, key(n), None, 0);
         }
         assert_eq!(cache.get(0, &key(0)), None, "committed, so evicted");
+    }
+
+    #[test]
+    fn a_pinned_row_that_becomes_smaller_is_counted_as_what_it_is() {
+        let mut cache = Cache::new(1, 10 * (ENTRY_OVERHEAD + 16));
+        let large = Some(Row {
+            fields: vec![0; 5_000].into(),
+            owner: None,
+        });
+        cache.put(0, key(0), large, 1);
+        for n in 1..100 {
+            cache.put(0, key(n), row(n), 0);
+            cache.put(0, key(0), None, 1);
+        }
+        assert!(cache.young_bytes <= cache.young_limit);
+        assert!(cache.young[0].len() + cache.old[0].len() <= 12);
+        assert_eq!(cache.get(0, &key(0)), Some(None), "pinned");
     }
 }

@@ -26,9 +26,7 @@ pub enum SchemaError {
         name: String,
     },
     /// Something was built on what is to be dropped.
-    #[error(
-        "{view} has to be dropped, because its columns change, but something was built on it: {what}"
-    )]
+    #[error("{view} has to be dropped, but something was built on it: {what}")]
     Dependents {
         /// What is to be dropped.
         view: String,
@@ -223,6 +221,18 @@ async fn find_view(
     }))
 }
 
+/// Whether there is a view of this name, and it shows a generation's table.
+pub async fn is_our_view(
+    client: &impl GenericClient,
+    schema: &str,
+    name: &str,
+) -> Result<bool, tokio_postgres::Error> {
+    let row = client
+        .query_opt(include_str!("sql/view.sql"), &[&schema, &name])
+        .await?;
+    Ok(row.is_some_and(|row| row.get("ours")))
+}
+
 /// Drops a public view. Refused when something was built on it.
 pub async fn drop_view(
     transaction: &Transaction<'_>,
@@ -386,7 +396,6 @@ pub async fn read_tables(
         let names: Vec<String> = row.get("columns");
         let kinds: Vec<u32> = row.get("types");
         let required: Vec<bool> = row.get("required");
-        let place = |name: &String| names.iter().position(|other| other == name);
         let columns: Vec<Column> = names
             .iter()
             .zip(kinds)
@@ -401,13 +410,14 @@ pub async fn read_tables(
                 })
             })
             .collect();
+        // Columns that were added later stand behind the engine's own.
+        let place = |name: &String| columns.iter().position(|column| column.name == *name);
         let key: Vec<String> = row.get("key");
         let indexes: Vec<String> = row.get("indexes");
         models.push(ReadModel {
             name: row.get("name"),
             comment: None,
             per_stream: names.iter().any(|name| name == STREAM_COLUMN),
-            columns,
             key: key.iter().filter_map(place).collect(),
             indexes: indexes
                 .iter()
@@ -419,6 +429,7 @@ pub async fn read_tables(
                         .collect()
                 })
                 .collect(),
+            columns,
         });
     }
     Ok(models)

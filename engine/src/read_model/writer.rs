@@ -4,6 +4,7 @@ mod absent;
 mod change_set;
 pub(crate) mod copy;
 mod encode;
+mod fill;
 mod statements;
 mod stream;
 
@@ -52,6 +53,19 @@ pub struct Start {
     pub applied: Option<(Position, Uuid)>,
     /// Streams that wait behind an event that could not be processed.
     pub parked: HashSet<String>,
+    /// How the tables are written.
+    pub phase: Phase,
+}
+
+/// How far the tables of a generation are made, and so how they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// In the fast fill, before its first commit: the tables are empty and have no keys.
+    Empty,
+    /// In the fast fill: the tables have their keys, but no secondary indexes.
+    Filling,
+    /// The tables are complete.
+    Following,
 }
 
 /// Why a transaction did not commit.
@@ -92,6 +106,7 @@ pub struct Writer {
     models: Arc<[ReadModel]>,
     statements: Statements,
     tables: Vec<Table>,
+    phase: Phase,
 }
 
 /// What a writer writes to.
@@ -110,7 +125,8 @@ pub struct Target {
 type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
 
 impl Writer {
-    /// Opens the session that commits for a generation; `purpose` names it in `pg_stat_activity`. `synchronous` decides
+    /// Opens the session that commits for a generation, and tells where the generation stands; `None` if `epoch` and the
+    /// plugin are not the ones that may commit. `purpose` names the session in `pg_stat_activity`; `synchronous` decides
     /// whether a commit waits for the disk.
     pub async fn open(
         db: &Database,
@@ -118,22 +134,30 @@ impl Writer {
         synchronous: bool,
         target: Target,
         models: Arc<[ReadModel]>,
-    ) -> Result<Self, tokio_postgres::Error> {
+        epoch: i64,
+    ) -> Result<Option<(Self, Start)>, tokio_postgres::Error> {
         let mut settings = STABLE_PLANS.to_vec();
         settings.push(("synchronous_commit", if synchronous { "on" } else { "off" }));
         settings.push(("idle_in_transaction_session_timeout", "5s"));
         let client = db.connect(purpose, &settings).await?;
-        let mut tables = Vec::new();
-        for (index, model) in models.iter().enumerate() {
-            tables.push(Table::prepare(&client, &target.schema, index, model).await?);
-        }
-        Ok(Self {
+        let mut writer = Self {
             statements: Statements::prepare(&client).await?,
             client,
             target,
             models,
-            tables,
-        })
+            tables: Vec::new(),
+            phase: Phase::Following,
+        };
+        let Some(start) = writer.start(epoch).await? else {
+            return Ok(None);
+        };
+        writer.phase = start.phase;
+        for (index, model) in writer.models.iter().enumerate() {
+            let (client, schema) = (&writer.client, &writer.target.schema);
+            let table = Table::prepare(client, schema, index, model, start.phase).await?;
+            writer.tables.push(table);
+        }
+        Ok(Some((writer, start)))
     }
 
     /// Where the generation stands, if `epoch` and the plugin still are the ones that may commit.
@@ -142,12 +166,18 @@ impl Writer {
             .client
             .query_opt(
                 include_str!("sql/start.sql"),
-                &[&self.target.generation, &epoch, &&self.target.hash.0[..]],
+                &[
+                    &self.target.generation,
+                    &epoch,
+                    &&self.target.hash.0[..],
+                    &self.target.schema,
+                ],
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
         let applied: (Option<Position>, Option<Uuid>) = (row.try_get(2)?, row.try_get(3)?);
         let parked: Vec<String> = row.try_get(4)?;
+        let (is_filled_fast, has_keys): (bool, bool) = (row.try_get(6)?, row.try_get(7)?);
         Ok(Some(Start {
             checkpoint: Checkpoint {
                 position: row.try_get(0)?,
@@ -157,7 +187,18 @@ impl Writer {
             },
             applied: applied.0.zip(applied.1),
             parked: parked.into_iter().collect(),
+            phase: match (is_filled_fast, has_keys) {
+                (true, false) => Phase::Empty,
+                (true, true) => Phase::Filling,
+                (false, _) => Phase::Following,
+            },
         }))
+    }
+
+    /// The last change of events that were stored already; 0 if there was none.
+    pub async fn last_redaction(&self) -> Result<i64, tokio_postgres::Error> {
+        let sql = "select coalesce(max(id), 0) from gobo.redactions";
+        self.client.query_one(sql, &[]).await?.try_get(0)
     }
 
     /// The streams of which dead letters are to be retried.
@@ -195,43 +236,32 @@ impl Writer {
         Ok(())
     }
 
-    /// Commits `set` on top of `from` and gives the new checkpoint. All statements travel in one go (those with array
-    /// columns excepted, which are staged): a commit costs one round trip.
+    /// Commits `set` on top of `from` and gives the new checkpoint.
     pub async fn commit(
+        &mut self,
+        from: Checkpoint,
+        set: &ChangeSet,
+    ) -> Result<Checkpoint, CommitError> {
+        match self.phase {
+            Phase::Empty | Phase::Filling => self.commit_streamed(from, set).await,
+            Phase::Following => self.commit_at_once(from, set).await,
+        }
+    }
+
+    /// All statements travel in one go (those with array columns excepted, which are staged): a commit costs one round trip.
+    async fn commit_at_once(
         &self,
         from: Checkpoint,
         set: &ChangeSet,
     ) -> Result<Checkpoint, CommitError> {
-        let touched: Vec<&str> = (self.models.iter().zip(&set.models))
-            .filter(|(_, rows)| !rows.is_empty())
-            .map(|(model, _)| model.name.as_str())
-            .collect();
-        let revision = from.revision + i64::from(!touched.is_empty());
-        // What an operator decides or has to see must not be lost with the last moments before a crash.
-        let durable = !set.dead_letters.is_empty()
-            || !set.settled.is_empty()
-            || set.diverged
-            || set.rebuilt.is_some();
-        let begin = match durable {
+        let fence = Fence::of(&self.target, &self.models, from, set);
+        let revision = fence.to.revision;
+        let begin = match set.has_to_last() {
             true => "begin; set local synchronous_commit = on",
             false => "begin",
         };
-        let (applied, event_id) = set.applied.unzip();
-        let hash = &self.target.hash.0[..];
-        let mut sequence: Vec<(&Statement, Params<'_>)> = vec![(
-            &self.statements.advance,
-            vec![
-                &self.target.generation,
-                &from.position,
-                &from.revision,
-                &from.epoch,
-                &hash,
-                &set.through,
-                &applied,
-                &event_id,
-                &touched,
-            ],
-        )];
+        let mut sequence: Vec<(&Statement, Params<'_>)> =
+            vec![(&self.statements.advance, fence.params())];
         let encoded = self.encode(set);
         let mut begun = false;
         if encoded.iter().any(|(_, rows)| rows.stage.is_some()) {
@@ -273,12 +303,7 @@ impl Writer {
         // After an error the server skips what follows, and this is a rollback.
         steps.push(Box::pin(self.client.batch_execute("commit")));
         in_order(steps).await?;
-        Ok(Checkpoint {
-            position: set.through,
-            revision,
-            diverged: from.diverged || set.diverged,
-            ..from
-        })
+        Ok(fence.to)
     }
 
     fn encode(&self, set: &ChangeSet) -> Vec<(usize, Encoded)> {
@@ -339,6 +364,55 @@ impl Writer {
         sink.send(tuples.clone()).await?;
         sink.as_mut().finish().await?;
         Ok(())
+    }
+}
+
+/// The first statement of every transaction: it moves the checkpoint if nobody else has.
+struct Fence<'a> {
+    generation: &'a i64,
+    hash: &'a [u8],
+    from: Checkpoint,
+    to: Checkpoint,
+    applied: Option<Position>,
+    event_id: Option<Uuid>,
+    touched: Vec<&'a str>,
+}
+
+impl<'a> Fence<'a> {
+    fn of(target: &'a Target, models: &'a [ReadModel], from: Checkpoint, set: &ChangeSet) -> Self {
+        let touched: Vec<&str> = (models.iter().zip(&set.models))
+            .filter(|(_, rows)| !rows.is_empty())
+            .map(|(model, _)| model.name.as_str())
+            .collect();
+        let (applied, event_id) = set.applied.unzip();
+        Self {
+            generation: &target.generation,
+            hash: &target.hash.0[..],
+            from,
+            to: Checkpoint {
+                position: set.through,
+                revision: from.revision + i64::from(!touched.is_empty()),
+                diverged: from.diverged || set.diverged,
+                ..from
+            },
+            applied,
+            event_id,
+            touched,
+        }
+    }
+
+    fn params(&self) -> Params<'_> {
+        vec![
+            self.generation,
+            &self.from.position,
+            &self.from.revision,
+            &self.from.epoch,
+            &self.hash,
+            &self.to.position,
+            &self.applied,
+            &self.event_id,
+            &self.touched,
+        ]
     }
 }
 

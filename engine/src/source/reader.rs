@@ -357,7 +357,13 @@ impl Reader {
     /// The state of things, once it is known.
     pub(super) async fn head(&self) -> Result<SafeHead, SourceError> {
         let mut heads = self.source.safe_head();
-        let head = heads.wait_for(|head| head.state != State::Starting).await;
+        let shared = &self.source.inner.shared;
+        let known = |head: &SafeHead| match head.state {
+            State::Starting => false,
+            State::Ok => shared.is_current(head.epoch),
+            State::Unreachable(_) | State::Refused(_) => true,
+        };
+        let head = heads.wait_for(known).await;
         let head = head
             .map_err(|_| SourceError::Infrastructure("the source has stopped".into()))?
             .clone();

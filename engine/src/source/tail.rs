@@ -44,6 +44,8 @@ enum Ended {
     Unfit(String),
     /// The rules were broken while events were read; whatever was read since may be incomplete.
     Broken(String),
+    /// Events were changed: nothing that was read before is served any more.
+    Stale,
 }
 
 impl Tail {
@@ -83,6 +85,7 @@ impl Tail {
                     // A poke (a new deployment, say) is worth another look.
                     let _ = timeout(RECHECK, self.shared.poked.notified()).await;
                 }
+                Ended::Stale => {}
                 Ended::Broken(reason) => {
                     self.publish_state(State::Refused(reason));
                     return std::future::pending().await;
@@ -116,6 +119,9 @@ impl Tail {
             last = Some(look);
             if !wait(&self.shared, &mut notifications, started, pause).await {
                 return Err(Ended::Lost("the connection was lost".into()));
+            }
+            if !self.shared.is_current(self.epoch) {
+                return Err(Ended::Stale);
             }
         }
     }

@@ -21,6 +21,8 @@ use crate::generations::{Decision, GenerationError};
 
 /// Between two reports of progress.
 const REPORT: Duration = Duration::from_millis(500);
+/// Positions behind the live generation that still count as caught up: while events come in, none are too few.
+const NEAR: i64 = 1_000;
 /// How long `promote` waits for a generation that is nearly there.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -49,17 +51,47 @@ pub(super) async fn one(
     State(admin): State<Admin>,
     Path((name, generation)): Path<(String, i64)>,
 ) -> Result<Json<GenerationStatus>, Problem> {
-    Ok(Json(find(&admin, &name, generation).await?))
+    Ok(Json(find(&admin, &name, generation).await?.generation))
 }
 
-async fn find(admin: &Admin, name: &str, generation: i64) -> Result<GenerationStatus, Problem> {
+async fn find(admin: &Admin, name: &str, generation: i64) -> Result<Report, Problem> {
     let all = status::generations(admin, name).await?;
+    let live = all.iter().find(|one| one.stage == "live");
+    let live = live.map(|live| live.status.position);
     let found = (all.into_iter()).find(|found| found.status.generation == generation);
-    found.ok_or_else(|| {
+    let generation = found.ok_or_else(|| {
         let projection = name.to_owned();
         let what = generation.to_string();
-        GenerationError::NoGeneration { projection, what }.into()
+        Problem::from(GenerationError::NoGeneration { projection, what })
+    })?;
+    let position = generation.status.position;
+    let caught_up = !generation.bulk && live.is_some_and(|live| position >= live - NEAR);
+    Ok(Report {
+        generation,
+        caught_up,
     })
+}
+
+/// A generation among its siblings.
+#[derive(Clone)]
+struct Report {
+    generation: GenerationStatus,
+    /// Whether it is nearly as far as the live one.
+    caught_up: bool,
+}
+
+impl Report {
+    fn gone(mut self) -> Self {
+        self.generation.stage = "gone".into();
+        self.caught_up = false;
+        self
+    }
+
+    /// Whether there is something to wait for. A generation that is to be compared has no end of its own.
+    fn is_under_way(&self) -> bool {
+        let is_compared = self.generation.purpose == "verify" && self.caught_up;
+        self.generation.stage == "building" && !is_compared
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -143,7 +175,8 @@ pub(super) async fn resume_one(
     ))
 }
 
-/// Server-sent events: `progress` twice a second, until `end`, when the generation is live, complete or gone.
+/// Server-sent events: `progress` twice a second, until `end`, when the generation is live, complete or gone, or can be
+/// compared.
 pub(super) async fn progress(
     State(admin): State<Admin>,
     Path((name, generation)): Path<(String, i64)>,
@@ -155,19 +188,16 @@ pub(super) async fn progress(
         let (admin, name) = (admin.clone(), name.clone());
         async move {
             let (shown, report) = report?;
-            let is_building = report.stage == "building";
-            let kind = if is_building { "progress" } else { "end" };
+            let is_under_way = report.is_under_way();
+            let kind = if is_under_way { "progress" } else { "end" };
             let event = Event::default().event(kind).data(json!(shown).to_string());
-            if !is_building {
+            if !is_under_way {
                 return Some((Ok(event), None));
             }
             tokio::time::sleep(REPORT).await;
             let next = match find(&admin, &name, generation).await {
                 Ok(next) => next,
-                Err(problem) if problem.is_not_found() => GenerationStatus {
-                    stage: "gone".into(),
-                    ..report
-                },
+                Err(problem) if problem.is_not_found() => report.gone(),
                 // The database is away: nothing new is known.
                 Err(_) => report,
             };
@@ -182,6 +212,7 @@ pub(super) async fn progress(
 struct Progress {
     #[serde(flatten)]
     generation: GenerationStatus,
+    caught_up: bool,
     positions_per_second: Option<f64>,
     eta_seconds: Option<f64>,
 }
@@ -194,7 +225,9 @@ struct Pace {
 }
 
 impl Pace {
-    fn measure(&mut self, report: &GenerationStatus) -> Progress {
+    fn measure(&mut self, report: &Report) -> Progress {
+        let caught_up = report.caught_up;
+        let report = &report.generation;
         let (now, position) = (Instant::now(), report.status.position);
         if let Some((at, before)) = self.seen {
             let lately = (position - before).max(0) as f64 / (now - at).as_secs_f64().max(0.001);
@@ -209,6 +242,7 @@ impl Pace {
         let left = end.map(|end| (end - position).max(0) as f64);
         Progress {
             generation: report.clone(),
+            caught_up,
             positions_per_second: self.positions_per_second.map(f64::round),
             eta_seconds: left.zip(rate).map(|(left, rate)| (left / rate).round()),
         }

@@ -44,6 +44,21 @@ pub(crate) struct Status {
     pub(crate) dead_letters: i64,
     pub(crate) read_models: Vec<Published>,
     pub(crate) source: String,
+    /// What is on its way to replace it.
+    pub(crate) candidate: Option<Candidate>,
+}
+
+/// A generation that is on its way to be the live one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Candidate {
+    pub(crate) generation: i64,
+    pub(crate) position: Position,
+    /// Whether it waits for an operator to promote it.
+    pub(crate) hold: bool,
+    /// Why it cannot be promoted now.
+    pub(crate) trouble: Option<String>,
+    /// Why it has stopped.
+    pub(crate) error: Option<StopError>,
 }
 
 /// A read model of a projection.
@@ -192,7 +207,7 @@ pub(super) async fn logs(
     Ok(Json(json!({ "lines": lines })))
 }
 
-/// Lines of a projection's log in order: those after a line, or else the last ones.
+/// Lines of the live generation's log in order: those after a line, or else the last ones.
 pub(crate) async fn log_lines(
     admin: &Admin,
     name: &str,
@@ -200,15 +215,15 @@ pub(crate) async fn log_lines(
     limit: i64,
 ) -> Result<Vec<Line>, Problem> {
     let client = admin.pool.get().await?;
-    live_generation(&client, name).await?;
+    let generation = live_generation(&client, name).await?;
     let sql = match after {
         Some(_) => {
             "select id, logged_at, level, position, message from gobo.plugin_logs \
-              where projection = $1 and id > $2 order by id limit $3"
+              where generation = $1 and id > $2 order by id limit $3"
         }
         None => {
             "select * from (select id, logged_at, level, position, message from gobo.plugin_logs \
-              where projection = $1 and id > $2 order by id desc limit $3) as last order by id"
+              where generation = $1 and id > $2 order by id desc limit $3) as last order by id"
         }
     };
     let wrapped = format!(
@@ -217,7 +232,7 @@ pub(crate) async fn log_lines(
     );
     let limit = limit.clamp(1, MAX_LINES);
     let rows = client
-        .query(&wrapped, &[&name, &after.unwrap_or(0), &limit])
+        .query(&wrapped, &[&generation, &after.unwrap_or(0), &limit])
         .await?;
     parsed(&rows)
 }
@@ -278,6 +293,9 @@ async fn status(admin: &Admin, row: &Row) -> Status {
         dead_letters: row.get("dead_letters"),
         read_models,
         source: source.to_owned(),
+        candidate: row
+            .get::<_, Option<&str>>("candidate")
+            .and_then(|text| serde_json::from_str(text).ok()),
     }
 }
 
@@ -292,6 +310,7 @@ fn state(admin: &Admin, row: &Row, owned: bool) -> (State, Option<StopError>) {
             stream_id: None,
             event_type: None,
             hint: None,
+            file: None,
         })
     };
     let stored: Option<&str> = row.get("error");

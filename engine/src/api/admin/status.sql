@@ -9,6 +9,10 @@ select p.name, g.source, g.id as generation, g.plugin_hash, pl.version,
          where d.generation = g.id and d.state <> 'discarded') as dead_letters,
        (select coalesce(json_agg(json_build_object('name', m.name, 'revision', m.revision) order by m.name), '[]')
           from gobo.read_models m where m.projection = p.name)::text as read_models
+       , (select json_build_object('generation', b.id, 'position', bc.position, 'hold', b.hold, 'trouble', b.trouble,
+                                   'error', bc.error)
+          from gobo.generations b join gobo.checkpoints bc on bc.generation = b.id
+         where b.projection = p.name and b.purpose = 'projection' and b.state = 'building')::text as candidate
   from gobo.projections p
   join gobo.generations g on case when $2 then g.projection = p.name and g.state <> 'dropping' else g.id = p.live end
   join gobo.plugins pl on pl.hash = g.plugin_hash

@@ -136,5 +136,8 @@ pub(super) fn trouble(error: &StopError) -> Markup {
         }
         pre.said { (error.message) }
         @if let Some(hint) = &error.hint { p.soft { (hint) } }
+        @if let Some(file) = &error.file {
+            p.soft { "To run the event again: " code { "gobo replay --frame " (file) " --plugin PLUGIN.wasm" } }
+        }
     }
 }

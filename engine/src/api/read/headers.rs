@@ -18,11 +18,7 @@ pub(super) struct Answered {
 }
 
 impl Answered {
-    pub(super) async fn new(
-        live: &Readable,
-        fresh: &Freshness,
-        min_position: Option<i64>,
-    ) -> Self {
+    pub(super) async fn new(live: &Readable, fresh: &Freshness, min_position: Option<i64>) -> Self {
         let head = *live.upstream.head.borrow();
         let mut answered = Self {
             headers: HeaderMap::new(),

@@ -30,7 +30,6 @@ impl Encoded {
         rows: &HashMap<Arc<[u8]>, RowChange>,
         staged: bool,
     ) -> Self {
-        let checked = "rows were checked when they were decoded";
         let mut upserts: Vec<ArrayParam> = (model.columns.iter())
             .map(|column| ArrayParam::new(element_oid(column.kind)))
             .chain([
@@ -39,28 +38,17 @@ impl Encoded {
             ])
             .collect();
         let mut streams = ArrayParam::new(Scalar::Text.oid());
-        let mut deletes: Vec<ArrayParam> = (model.key_columns())
-            .map(|column| ArrayParam::new(element_oid(column.kind)))
-            .collect();
-        let mut gone_streams = ArrayParam::new(Scalar::Text.oid());
-        let (mut upserted, mut deleted) = (false, false);
-        let mut stage = Vec::new();
+        let mut upserted = false;
+        let mut stage = copy_header();
         let columns = model.columns.len();
-        for (key, change) in rows {
-            if change.deletes() {
-                push_fields(&mut deletes[..model.key.len()], key).expect(checked);
-                if let Some(owner) = &change.owner {
-                    gone_streams.push(Some(owner.as_bytes()));
-                }
-                deleted = true;
-            }
+        for change in rows.values() {
             let Some(row) = &change.row else { continue };
             upserted = true;
             if staged {
-                write_staged(&mut stage, columns, row, change);
+                write_tuple(&mut stage, model, row, change, None);
                 continue;
             }
-            push_fields(&mut upserts[..columns], row).expect(checked);
+            push_fields(&mut upserts[..columns], row).expect(CHECKED);
             upserts[columns].push(Some(&change.position.to_be_bytes()));
             upserts[columns + 1].push(Some(&change.recorded_at.to_be_bytes()));
             if let Some(stream) = &change.stream {
@@ -69,40 +57,72 @@ impl Encoded {
         }
         if model.per_stream {
             upserts.push(streams);
-            deletes.push(gone_streams);
         }
         let upsert = match staged {
             true => Vec::new(),
             false => upserts.into_iter().map(ArrayParam::finish).collect(),
         };
+        let gone: Vec<_> = rows.iter().filter(|(_, change)| change.deletes()).collect();
         Self {
-            stage: (staged && upserted).then(|| finish_stage(stage)),
+            stage: (staged && upserted).then(|| {
+                stage.extend_from_slice(&COPY_END);
+                stage.into()
+            }),
             upsert: upserted.then_some(upsert),
-            delete: deleted.then(|| deletes.into_iter().map(ArrayParam::finish).collect()),
+            delete: (!gone.is_empty()).then(|| deletes(model, &gone)),
         }
     }
 }
 
-fn write_staged(stage: &mut Vec<u8>, columns: usize, row: &[u8], change: &RowChange) {
-    if stage.is_empty() {
-        stage.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+const CHECKED: &str = "rows were checked when they were decoded";
+
+/// Rows to delete as parameters.
+pub(super) fn deletes(model: &ReadModel, gone: &[(&Arc<[u8]>, &RowChange)]) -> Vec<RawParam> {
+    let mut keys: Vec<ArrayParam> = (model.key_columns())
+        .map(|column| ArrayParam::new(element_oid(column.kind)))
+        .collect();
+    let mut streams = ArrayParam::new(Scalar::Text.oid());
+    for (key, change) in gone {
+        push_fields(&mut keys, key).expect(CHECKED);
+        if let Some(owner) = &change.owner {
+            streams.push(Some(owner.as_bytes()));
+        }
     }
-    // At most 200 columns (descriptor.rs) and three of the engine's.
-    write_count(
-        stage,
-        (columns + 2 + usize::from(change.stream.is_some())) as i16,
-    );
-    stage.extend_from_slice(row);
-    write_field(stage, Some(&change.position.to_be_bytes()));
-    write_field(stage, Some(&change.recorded_at.to_be_bytes()));
-    if let Some(stream) = &change.stream {
-        write_field(stage, Some(stream.as_bytes()));
+    if model.per_stream {
+        keys.push(streams);
     }
+    keys.into_iter().map(ArrayParam::finish).collect()
 }
 
-fn finish_stage(mut stage: Vec<u8>) -> Bytes {
-    stage.extend_from_slice(&(-1i16).to_be_bytes());
-    stage.into()
+/// What comes before the tuples of a binary COPY.
+pub(super) fn copy_header() -> Vec<u8> {
+    b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec()
+}
+
+/// What comes after them.
+pub(super) const COPY_END: [u8; 2] = (-1i16).to_be_bytes();
+
+/// Appends a row as a tuple of a binary COPY: the declared columns, and those of `statements::own_columns`; the revision
+/// last, if it is given.
+pub(super) fn write_tuple(
+    out: &mut Vec<u8>,
+    model: &ReadModel,
+    row: &[u8],
+    change: &RowChange,
+    revision: Option<i64>,
+) {
+    let own = 2 + usize::from(change.stream.is_some()) + usize::from(revision.is_some());
+    // At most 200 columns (descriptor.rs) and four of the engine's.
+    write_count(out, (model.columns.len() + own) as i16);
+    out.extend_from_slice(row);
+    write_field(out, Some(&change.position.to_be_bytes()));
+    write_field(out, Some(&change.recorded_at.to_be_bytes()));
+    if let Some(stream) = &change.stream {
+        write_field(out, Some(stream.as_bytes()));
+    }
+    if let Some(revision) = revision {
+        write_field(out, Some(&revision.to_be_bytes()));
+    }
 }
 
 /// Dead letters and log lines as parameters.
@@ -183,7 +203,7 @@ impl<'a> Notes<'a> {
                     &self.lines,
                 ],
             ));
-            sequence.push((&statements.trim_logs, vec![projection]));
+            sequence.push((&statements.trim_logs, vec![generation]));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use tokio_postgres::{Client, Statement};
 
+use super::Phase;
 use crate::read_model::{ColumnType, ReadModel, quote};
 
 /// The statements that do not depend on a read model.
@@ -20,8 +21,10 @@ pub(super) struct Statements {
 pub(super) struct Table {
     pub(super) upsert: Statement,
     pub(super) delete: Statement,
-    /// Copies into a staging table, for read models with array columns: `unnest` would flatten the arrays.
+    /// Copies into a staging table: in the fast fill, and for read models with array columns, which `unnest` would flatten.
     pub(super) stage: Option<String>,
+    /// Copies into the table itself.
+    pub(super) copy: String,
 }
 
 impl Statements {
@@ -61,10 +64,12 @@ impl Table {
         schema: &str,
         index: usize,
         model: &ReadModel,
+        phase: Phase,
     ) -> Result<Self, tokio_postgres::Error> {
         let has_arrays =
             (model.columns.iter()).any(|column| matches!(column.kind, ColumnType::Array(_)));
-        let stage = has_arrays.then(|| format!("pg_temp.stage_{index}"));
+        let stage =
+            (has_arrays || phase != Phase::Following).then(|| format!("pg_temp.stage_{index}"));
         if let Some(stage) = &stage {
             client.batch_execute(&stage_sql(stage, model)).await?;
         }
@@ -73,6 +78,7 @@ impl Table {
             upsert: client.prepare(&upsert).await?,
             delete: client.prepare(&delete_sql(schema, model)).await?,
             stage: stage.map(|stage| format!("copy {stage} from stdin (format binary)")),
+            copy: copy_sql(schema, model),
         })
     }
 }
@@ -87,6 +93,26 @@ fn own_columns(model: &ReadModel) -> Vec<(&'static str, &'static str)> {
         columns.push(("_stream_id", "text"));
     }
     columns
+}
+
+/// The declared columns, quoted, and those of [`own_columns`].
+fn names(model: &ReadModel) -> Vec<String> {
+    let own = own_columns(model)
+        .into_iter()
+        .map(|(name, _)| name.to_owned());
+    (model.columns.iter().map(|column| quote(&column.name)))
+        .chain(own)
+        .collect()
+}
+
+/// The revision comes last.
+fn copy_sql(schema: &str, model: &ReadModel) -> String {
+    format!(
+        "copy {}.{} ({}, _revision) from stdin (format binary)",
+        quote(schema),
+        quote(&model.name),
+        names(model).join(", ")
+    )
 }
 
 fn stage_sql(stage: &str, model: &ReadModel) -> String {
@@ -110,9 +136,7 @@ fn stage_sql(stage: &str, model: &ReadModel) -> String {
 /// missing count gives it away.
 fn upsert_sql(schema: &str, model: &ReadModel, stage: Option<&str>) -> String {
     let own = own_columns(model);
-    let names: Vec<String> = (model.columns.iter().map(|column| quote(&column.name)))
-        .chain(own.iter().map(|(name, _)| (*name).to_owned()))
-        .collect();
+    let names = names(model);
     let kinds = (model.columns.iter().map(|column| column.kind.sql()))
         .chain(own.iter().map(|(_, kind)| (*kind).to_owned()));
     let arrays: Vec<String> = kinds
