@@ -36,5 +36,6 @@ mod scene;
 mod sdk;
 mod source;
 mod store;
+mod stream_rebuild;
 mod streams;
 mod tidy;

@@ -14,6 +14,7 @@ mod promote;
 mod remove;
 pub mod service;
 mod settings;
+pub mod stream;
 mod verify;
 
 use std::sync::Arc;

@@ -13,6 +13,7 @@ mod pipeline;
 mod policy;
 pub mod rerun;
 mod session;
+mod stream;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -148,7 +149,7 @@ pub struct Control {
     pub stop: bool,
     /// Process nothing after this position.
     pub until: Option<Position>,
-    /// Rises when there may be something to do besides new events: dead letters to retry.
+    /// Rises when there may be something to do besides new events: dead letters to retry, a stream to rebuild.
     pub nudges: u64,
 }
 
@@ -261,6 +262,7 @@ async fn work(
 ) -> Result<Attempt, Interrupt> {
     while !control.borrow_and_update().stop {
         dead_letter::retry(session).await?;
+        stream::rebuild(session, control).await?;
         match pipeline::run(session, control).await? {
             pipeline::End::Told => {}
             pipeline::End::Trouble { through } => {

@@ -8,6 +8,7 @@ mod redact;
 mod remove;
 mod settings;
 pub(crate) mod status;
+mod stream_rebuilds;
 
 use std::sync::Arc;
 
@@ -82,6 +83,10 @@ pub fn router(admin: Admin) -> Router {
         .route(&format!("{one}/promote"), post(generations::promote))
         .route(&format!("{one}/rollback"), post(generations::rollback))
         .route(&format!("{one}/cancel"), post(generations::cancel))
+        .route(
+            &format!("{one}/rebuild-stream"),
+            get(stream_rebuilds::list).post(stream_rebuilds::rebuild),
+        )
         .route(&format!("{one}/replay"), post(past::replay))
         .route(&format!("{one}/snapshot"), post(past::snapshot))
         .route(&format!("{one}/pause"), post(generations::pause))

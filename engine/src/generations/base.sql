@@ -7,5 +7,6 @@ select g.id, g.purpose, g.label, c.position
    and g.purpose in ('replay', 'snapshot') and g.state = 'done'
    and c.position <= $4 and c.position > 0 and not c.diverged
    and not exists (select from gobo.dead_letters d where d.generation = g.id and d.state = 'discarded')
+   and not exists (select from gobo.redactions r where g.id = any (r.generations))
  order by c.position desc, g.id desc
  limit 1

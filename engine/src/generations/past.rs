@@ -91,7 +91,7 @@ impl Generations {
             plugin: &plugin,
             purpose: Purpose::Replay,
             hold: false,
-            bulk: false,
+            bulk: base.is_none(),
             reason: "an operator asked for the rows at a point in the past",
             until: Some(end.position),
             until_time: end.time,

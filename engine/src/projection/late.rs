@@ -26,6 +26,8 @@ pub(super) struct Lookout<'s> {
     models: &'s [ReadModel],
     waiting: &'s HashSet<String>,
     retried: Option<(&'s str, Position)>,
+    /// The stream whose events are processed from nothing.
+    alone: Option<&'s str>,
     seen: Seen,
 }
 
@@ -40,6 +42,8 @@ pub(super) struct Seen {
     watches: bool,
     /// Whether another stream waits that could have made what is not there.
     keeps: bool,
+    /// What was read that belongs to a stream other than the one that is processed alone.
+    foreign: Option<String>,
 }
 
 impl<'s> Lookout<'s> {
@@ -59,6 +63,7 @@ impl<'s> Lookout<'s> {
             models,
             waiting,
             retried,
+            alone: None,
             seen: Seen {
                 watches,
                 keeps,
@@ -68,9 +73,48 @@ impl<'s> Lookout<'s> {
         }
     }
 
+    /// For a batch of the events of `stream`, which are processed once more from nothing. If that `settles` dead letters,
+    /// they are processed late.
+    pub(super) fn alone(
+        models: &'s [ReadModel],
+        waiting: &'s HashSet<String>,
+        stream: &'s str,
+        settles: bool,
+    ) -> Self {
+        let others = waiting.iter().any(|waits| stream != waits);
+        Self {
+            models,
+            waiting,
+            retried: None,
+            alone: Some(stream),
+            seen: Seen {
+                watches: settles,
+                keeps: settles && others,
+                retried: Some(stream.to_owned()),
+                ..Seen::default()
+            },
+        }
+    }
+
     /// The batch reads a row, or finds that there is none.
     pub(super) fn saw(&mut self, need: &Need, row: Option<&Row>) {
         let model = &self.models[need.model];
+        if let Some(stream) = self.alone {
+            match row.and_then(|row| row.owner.as_ref()) {
+                Some(owner) if *owner.stream != *stream => {
+                    let key = key_text(model, &need.key);
+                    self.seen.foreign.get_or_insert_with(|| {
+                        format!(
+                            "its events ask for row {key} of read model \"{}\", which belongs to stream \"{}\"",
+                            model.name, owner.stream
+                        )
+                    });
+                }
+                None if self.seen.watches => self.seen.missed.push(need.clone()),
+                _ => {}
+            }
+            return;
+        }
         if !self.seen.watches || !model.per_stream {
             return;
         }
@@ -106,6 +150,11 @@ impl<'s> Lookout<'s> {
 }
 
 impl Seen {
+    /// What was read that belongs to a stream other than the one that is processed alone.
+    pub(super) fn foreign(&self) -> Option<&str> {
+        self.foreign.as_deref()
+    }
+
     /// Adds to `set` what has to be known when a stream that waits is retried. `position` is the batch's last event.
     pub(super) fn note(
         &self,

@@ -10,7 +10,7 @@ use crate::event::{Batch, Position};
 use crate::read_model::writer::DeadLetter;
 
 /// How often a single event that met a limit is tried before it is blamed.
-const TRIES: u32 = 2;
+pub(super) const TRIES: u32 = 2;
 
 /// Processes the events up to `through`, one batch after the other, each committed on its own, in ever smaller batches
 /// where one fails, until the failing event stands alone and the policy decides. Ends early when it is told to stop.

@@ -48,7 +48,10 @@ pub struct Rows {
     models: Arc<[ReadModel]>,
     client: Client,
     fetches: Vec<Statement>,
+    keys: Vec<Option<String>>,
     cache: Cache,
+    /// The stream whose rows are left out.
+    without: Option<Arc<str>>,
     /// Nothing has been committed yet: what is not in the cache does not exist.
     are_tables_empty: bool,
 }
@@ -68,11 +71,14 @@ impl Rows {
         for model in models.iter() {
             fetches.push(client.prepare(&fetch_sql(schema, model)).await?);
         }
+        let keys = models.iter().map(|model| keys_sql(schema, model));
         Ok(Self {
             cache: Cache::new(models.len(), bytes),
+            keys: keys.collect(),
             models,
             client,
             fetches,
+            without: None,
             are_tables_empty,
         })
     }
@@ -137,6 +143,51 @@ impl Rows {
         self.cache = Cache::new(self.models.len(), self.cache.bound * 2);
     }
 
+    /// From now on the rows that this stream has in the tables count as absent; none if there is no such stream. What was
+    /// seen before is forgotten.
+    pub fn without(&mut self, stream: Option<Arc<str>>) {
+        self.without = stream;
+        self.clear();
+    }
+
+    /// The keys of the rows that a stream has in a read model, if that says whose its rows are. `None` when they have more
+    /// bytes than are left. Looks at the whole table.
+    pub async fn keys_of(
+        &mut self,
+        model: usize,
+        stream: &str,
+        left: &mut usize,
+    ) -> Result<Option<Vec<Bytes>>, tokio_postgres::Error> {
+        let Some(sql) = &self.keys[model] else {
+            return Ok(Some(Vec::new()));
+        };
+        let transaction = self.client.transaction().await?;
+        transaction
+            .batch_execute("set local enable_seqscan = on")
+            .await?;
+        let mut keys = Vec::new();
+        let width = self.models[model].key.len();
+        {
+            let found = transaction.query_raw(sql, &[stream]).await?;
+            let mut found = std::pin::pin!(found);
+            while let Some(row) = found.next().await {
+                let row = row?;
+                let mut key = Vec::new();
+                for index in 0..width {
+                    let Raw(field) = row.try_get(index)?;
+                    write_field(&mut key, field);
+                }
+                let Some(rest) = left.checked_sub(key.len() + ENTRY_OVERHEAD) else {
+                    return Ok(None);
+                };
+                *left = rest;
+                keys.push(key.into());
+            }
+        }
+        transaction.commit().await?;
+        Ok(Some(keys))
+    }
+
     /// Commits up to number `commit` have succeeded: their rows may be evicted.
     pub fn committed(&mut self, commit: u64) {
         self.cache.committed = commit;
@@ -185,6 +236,10 @@ impl Rows {
                 }),
                 false => None,
             };
+            let stream = owner.as_ref().map(|owner| &owner.stream);
+            if stream.is_some() && stream == self.without.as_ref() {
+                continue;
+            }
             let found = Row {
                 fields: region.into(),
                 owner,
@@ -222,6 +277,21 @@ fn fetch_sql(schema: &str, model: &ReadModel) -> String {
         quote(&model.name),
         matches.join(" and ")
     )
+}
+
+/// The keys of one stream's rows; `None` where rows do not say whose they are.
+fn keys_sql(schema: &str, model: &ReadModel) -> Option<String> {
+    let keys: Vec<_> = (model.key_columns())
+        .map(|column| quote(&column.name))
+        .collect();
+    model.per_stream.then(|| {
+        format!(
+            "select {} from {}.{} where {STREAM_COLUMN} = $1::text",
+            keys.join(", "),
+            quote(schema),
+            quote(&model.name)
+        )
+    })
 }
 
 /// The type oid of a column's values as elements of an array parameter. Arrays themselves go another way.

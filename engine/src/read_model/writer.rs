@@ -6,6 +6,7 @@ pub(crate) mod copy;
 mod encode;
 mod fill;
 mod statements;
+mod stream;
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -26,6 +27,7 @@ use crate::host::PluginHash;
 use absent::Absences;
 pub use absent::AbsentKey;
 pub use change_set::{ChangeSet, DeadLetter, LogRecord, TwoStreams};
+pub use stream::{Rebuilt, StreamLetter, StreamWish};
 use encode::{Encoded, Notes};
 use statements::{Statements, Table};
 
@@ -286,6 +288,13 @@ impl Writer {
         notes.push(&mut sequence, &self.statements, &self.target);
         let absences = Absences::of(set, &self.models);
         absences.push(&mut sequence, &self.statements.absent_keys, &self.target);
+        if let Some(Rebuilt { wish, rows }) = &set.rebuilt {
+            let generation = &self.target.generation;
+            sequence.push((
+                &self.statements.stream_rebuilt,
+                vec![generation, &wish.stream_id, &wish.asked, rows],
+            ));
+        }
         let mut steps: Vec<Step<'_>> = Vec::new();
         if !begun {
             steps.push(Box::pin(self.client.batch_execute(begin)));

@@ -1,5 +1,5 @@
--- Generation $2 becomes what generation $1 is: its checkpoint, its dead letters, and what late retries are held against. If $3,
--- it counts as diverged in any case.
+-- Generation $2 becomes what generation $1 is: its checkpoint, its dead letters, what late retries are held against, and which
+-- events it has read that were redacted since. If $3, it counts as diverged in any case.
 with base as (
     select position, applied_position, applied_event_id, revision, absent_keys, diverged
       from gobo.checkpoints
@@ -13,6 +13,8 @@ with base as (
 ), absent as (
     insert into gobo.absent_keys (generation, read_model, key, stream_id, freed, position)
     select $2, read_model, key, stream_id, freed, position from gobo.absent_keys where generation = $1
+), redacted as (
+    update gobo.redactions set generations = generations || $2 where $1 = any (generations)
 )
 update gobo.checkpoints c
    set position = base.position, applied_position = base.applied_position, applied_event_id = base.applied_event_id,

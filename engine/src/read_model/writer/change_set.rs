@@ -6,7 +6,7 @@ use foldhash::{HashMap, HashMapExt};
 use std::collections::hash_map::Entry;
 use uuid::Uuid;
 
-use super::AbsentKey;
+use super::{AbsentKey, Rebuilt};
 use crate::change::Change;
 use crate::event::{Batch, Micros, Position};
 use crate::read_model::ReadModel;
@@ -58,10 +58,12 @@ pub struct ChangeSet {
     pub absent_at: Position,
     /// The stream whose dead letter is being retried.
     pub retried: Option<String>,
+    /// The stream whose rows are replaced.
+    pub rebuilt: Option<Rebuilt>,
     /// Lines for the author.
     pub logs: Vec<LogRecord>,
     pub(super) models: Vec<HashMap<Arc<[u8]>, RowChange>>,
-    rows: usize,
+    pub(super) rows: usize,
     bytes: usize,
 }
 
@@ -189,7 +191,10 @@ impl ChangeSet {
 
     /// Whether it holds what an operator decides or has to see: that must not be lost with the last moments before a crash.
     pub(super) fn has_to_last(&self) -> bool {
-        !self.dead_letters.is_empty() || !self.settled.is_empty() || self.diverged
+        !self.dead_letters.is_empty()
+            || !self.settled.is_empty()
+            || self.diverged
+            || self.rebuilt.is_some()
     }
 
     /// Whether there is anything besides the checkpoint's position to write.

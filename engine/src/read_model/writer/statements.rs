@@ -14,6 +14,7 @@ pub(super) struct Statements {
     pub(super) logs: Statement,
     pub(super) trim_logs: Statement,
     pub(super) absent_keys: Statement,
+    pub(super) stream_rebuilt: Statement,
 }
 
 /// The statements of one read model.
@@ -49,6 +50,9 @@ impl Statements {
             trim_logs: client.prepare(include_str!("../sql/trim_logs.sql")).await?,
             absent_keys: client
                 .prepare(include_str!("../sql/absent_keys.sql"))
+                .await?,
+            stream_rebuilt: client
+                .prepare(include_str!("../sql/stream_rebuilt.sql"))
                 .await?,
         })
     }
