@@ -1,5 +1,7 @@
 //! `gobo dev` in the folder of a plugin's crate: saving a source is all that it takes.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,6 +39,14 @@ impl Crate {
 
     fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).unwrap();
+    }
+
+    /// A program of its own, in the folder `bin`.
+    fn program(&self, name: &str, script: &str) {
+        std::fs::create_dir_all(self.path("bin")).unwrap();
+        let path = self.path("bin").join(name);
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
     }
 
     /// Makes every view count so many times.
@@ -254,6 +264,19 @@ async fn what_is_missing_for_building_is_said_before_anything_is_started() {
             task.environment.push(("PATH".into(), "/nowhere".into()));
         },
         "cargo is not found",
+    );
+    refused(
+        &|plugin, task| {
+            // A Rust without the target, whose rustup cannot get it.
+            let rustc = "#!/bin/sh\nexport PATH=\"${PATH#*:}\"\ncase \"$*\" in *target-libdir*) echo /nowhere;; *) exec rustc \"$@\";; esac\n";
+            plugin.program("rustc", rustc);
+            plugin.program("rustup", "#!/bin/sh\necho \"asked: $*\"; exit 1\n");
+            let usual = std::env::var("PATH").unwrap();
+            let path = format!("{}:{usual}", plugin.path("bin").display());
+            task.environment.retain(|(name, _)| name != "PATH");
+            task.environment.push(("PATH".into(), path.into()));
+        },
+        "asked: target add wasm32-unknown-unknown\nerror: rustup could not add the target",
     );
     refused(
         &|_, task| task.arguments.extend(["--crate".into(), "/".into()]),
