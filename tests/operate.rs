@@ -349,6 +349,9 @@ async fn a_removal_is_finished_by_whoever_comes_next_after_a_kill() {
     let lock = format!("lock table gobo_g{live}.accounts in access share mode");
     transaction.batch_execute(&lock).await.unwrap();
     remove(&scene.gobo, "?confirm=ledger").expect(200);
+    // The name is free at once, whatever becomes of the tables.
+    let names = "select count(*) from gobo.read_models";
+    assert_eq!(scene.database.query_i64(names).await, 0);
     scene.gobo.kill();
     // Deployed again while the old tables are still there.
     scene.gobo.start_again();

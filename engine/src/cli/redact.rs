@@ -129,7 +129,9 @@ fn shown(answer: &Value) -> String {
         ));
         let (letters, lines) = (count("dead_letters"), count("log_lines"));
         if letters > 0 {
-            shown.push_str(&format!("    {letters} dead letters may quote them (gobo dead-letters discard)\n"));
+            shown.push_str(&format!(
+                "    {letters} dead letters may quote them (gobo dead-letters discard)\n"
+            ));
         }
         if lines > 0 {
             shown.push_str(&format!("    {lines} lines of its log may quote them\n"));
