@@ -85,14 +85,19 @@ async fn with_candidate_and(tables: &str) -> (Scene, i64) {
 }
 
 fn wait_for_position(gobo: &Gobo, generation: i64, position: i64) {
-    wait_until(&format!("generation {generation} to pass {position}"), || {
-        let all = generations(gobo, "ledger");
-        let found = all.iter().find(|one| one["generation"] == generation);
-        match found.is_some_and(|one| one["position"].as_i64() >= Some(position) && one["bulk"] == false) {
-            true => Ok(()),
-            false => Err(all),
-        }
-    });
+    wait_until(
+        &format!("generation {generation} to pass {position}"),
+        || {
+            let all = generations(gobo, "ledger");
+            let found = all.iter().find(|one| one["generation"] == generation);
+            match found.is_some_and(|one| {
+                one["position"].as_i64() >= Some(position) && one["bulk"] == false
+            }) {
+                true => Ok(()),
+                false => Err(all),
+            }
+        },
+    );
 }
 
 fn live(scene: &Scene) -> i64 {
@@ -101,7 +106,9 @@ fn live(scene: &Scene) -> i64 {
 
 /// Runs to its end on this thread alone.
 fn alone<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     runtime.unwrap().block_on(work)
 }
 
@@ -115,7 +122,10 @@ struct Load {
 impl Load {
     /// `burst` events of one stream, then a pause, and so on.
     fn start(url: &str, burst: u64, pause: Duration, event: fn(u64) -> Value) -> Self {
-        let (stop, appended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, appended) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let (url, stopped, count) = (url.to_owned(), stop.clone(), appended.clone());
         let thread = std::thread::spawn(move || {
             alone(async {
@@ -135,7 +145,11 @@ impl Load {
                 }
             });
         });
-        Self { stop, appended, thread }
+        Self {
+            stop,
+            appended,
+            thread,
+        }
     }
 
     fn appended(&self) -> u64 {

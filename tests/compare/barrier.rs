@@ -42,7 +42,12 @@ async fn read(scene: &Scene, stop: &AtomicBool) -> Vec<Duration> {
 async fn both_sides_are_exactly_at_one_position_while_events_come_in() {
     let (scene, candidate) = with_candidate().await;
     let url = scene.database.url();
-    let load = Load::start(url, 20, Duration::from_millis(1), |n| json!({ "amount": 1 + n % 7 }));
+    let load = Load::start(
+        url,
+        20,
+        Duration::from_millis(1),
+        |n| json!({ "amount": 1 + n % 7 }),
+    );
     let stop = AtomicBool::new(false);
     let (all, waited) = std::thread::scope(|scope| {
         let reader = scope.spawn(|| alone(read(&scene, &stop)));
@@ -54,12 +59,18 @@ async fn both_sides_are_exactly_at_one_position_while_events_come_in() {
     let appended = load.end();
     for positions in all {
         assert!(positions.is_sorted(), "{positions:?}");
-        let moved = positions.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        let moved = positions
+            .windows(2)
+            .filter(|pair| pair[0] < pair[1])
+            .count();
         assert!(moved >= 10, "events came in between: {positions:?}");
     }
     assert!(appended > 1_000, "{appended}");
     let (typical, longest) = (waited[waited.len() / 2], waited[waited.len() - 1]);
-    println!("{appended} events; {} reads took {typical:?}, at most {longest:?}", waited.len());
+    println!(
+        "{appended} events; {} reads took {typical:?}, at most {longest:?}",
+        waited.len()
+    );
     assert!(typical < Duration::from_secs(1), "{typical:?}");
     assert!(longest < Duration::from_secs(5), "{longest:?}");
 }

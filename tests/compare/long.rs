@@ -72,7 +72,10 @@ async fn a_long_comparison_outlasts_the_request_timeout_and_holds_nothing_up() {
     let mut read = String::new();
     read_until(&mut one, &mut read, "1\r\n\n\r\n1\r\n\n\r\n");
     let head = read.to_lowercase();
-    assert!(head.starts_with("http/1.1 200 ") && head.contains("content-type: application/json"), "{head}");
+    assert!(
+        head.starts_with("http/1.1 200 ") && head.contains("content-type: application/json"),
+        "{head}"
+    );
     locked.batch_execute("commit").await.unwrap();
     for mut stream in [one, other] {
         read_until(&mut stream, &mut read, "\r\n0\r\n\r\n");

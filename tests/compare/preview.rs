@@ -35,11 +35,29 @@ async fn a_preview_shows_what_would_change_and_leaves_the_decision() {
     let scene = with_fees().await;
     let before = live(&scene);
     let shown = preview(&scene, "ledger-mended", &[]).expect(1);
-    for part in ["differ at position", "added:", "account=new", "removed:", "account=account-1", "changed:", "account=account-0"] {
+    for part in [
+        "differ at position",
+        "added:",
+        "account=new",
+        "removed:",
+        "account=account-1",
+        "changed:",
+        "account=account-0",
+    ] {
         assert!(shown.out.contains(part), "{part}: {}", shown.out);
     }
-    assert!(shown.err.contains("`gobo promote ledger`") && shown.err.contains("`gobo cancel ledger`"), "{}", shown.err);
-    assert!(shown.err.contains(&format!("generation {before} has 3 dead letters")), "{}", shown.err);
+    assert!(
+        shown.err.contains("`gobo promote ledger`") && shown.err.contains("`gobo cancel ledger`"),
+        "{}",
+        shown.err
+    );
+    assert!(
+        shown
+            .err
+            .contains(&format!("generation {before} has 3 dead letters")),
+        "{}",
+        shown.err
+    );
     assert_eq!(live(&scene), before);
     scene.gobo.get("/read/accounts/new").expect(404);
     // The same bytes again: the same candidate, compared anew.
@@ -53,9 +71,24 @@ async fn a_preview_shows_what_would_change_and_leaves_the_decision() {
     assert!(rows.samples.added.is_empty() && rows.samples.changed.is_empty());
     assert_eq!((diff.a, diff.b), (before, generation(&candidate)));
     // And the same over `gobo diff`, with what the engine knows of each row.
-    let diff = run(&scene.gobo, &["diff", "ledger", "--all", "--json"]).expect(1).diff();
-    let columns: Vec<&str> = matched(&diff).columns.iter().map(|c| c.name.as_str()).collect();
-    assert_eq!(columns, ["balance", "history", "_stream_id", "_position", "_updated_at"]);
+    let diff = run(&scene.gobo, &["diff", "ledger", "--all", "--json"])
+        .expect(1)
+        .diff();
+    let columns: Vec<&str> = matched(&diff)
+        .columns
+        .iter()
+        .map(|c| c.name.as_str())
+        .collect();
+    assert_eq!(
+        columns,
+        [
+            "balance",
+            "history",
+            "_stream_id",
+            "_position",
+            "_updated_at"
+        ]
+    );
     ask(&scene.gobo, "ledger", "promote", json!({})).expect(200);
     scene.gobo.get("/read/accounts/new").expect(200);
     let (a, b) = (before.to_string(), diff.b.to_string());
@@ -85,7 +118,11 @@ async fn a_preview_of_what_runs_or_is_new_says_so_and_changes_nothing() {
     let begun = ask(&scene.gobo, "ledger", "rebuild", json!({ "hold": true }));
     let begun = generation(&begun.expect(202).json());
     let shown = preview(&scene, "ledger-mended", &[]).expect(0);
-    assert!(shown.out.contains("runs these very bytes already"), "{}", shown.out);
+    assert!(
+        shown.out.contains("runs these very bytes already"),
+        "{}",
+        shown.out
+    );
     // Who previews has not decided anything: what is being filled goes on.
     let all = generations(&scene.gobo, "ledger");
     assert_eq!(generation(all.last().unwrap()), begun);
@@ -93,6 +130,10 @@ async fn a_preview_of_what_runs_or_is_new_says_so_and_changes_nothing() {
     assert!(refused.err.contains("is new"), "{}", refused.err);
     scene.gobo.get("/admin/projections/orders").expect(404);
     run(&scene.gobo, &["deploy", "no-such.wasm", "--preview"]).expect(3);
-    run(&scene.gobo, &["deploy", "x.wasm", "--preview", "--continue"]).expect(2);
+    run(
+        &scene.gobo,
+        &["deploy", "x.wasm", "--preview", "--continue"],
+    )
+    .expect(2);
     run(&scene.gobo, &["deploy", "x.wasm", "--discard"]).expect(2);
 }

@@ -19,18 +19,44 @@ async fn what_is_not_there_or_does_not_move_is_not_compared() {
     let (scene, candidate) = with_candidate().await;
     let live = live(&scene);
     let gobo = &scene.gobo;
-    refused(gobo, &format!("a={live}&b={live}"), 400, "compared with itself");
+    refused(
+        gobo,
+        &format!("a={live}&b={live}"),
+        400,
+        "compared with itself",
+    );
     refused(gobo, "b=999", 404, "no generation 999");
     refused(gobo, "samples=-1", 400, "samples");
     refused(gobo, "oops=1", 400, "oops");
     gobo.get("/admin/projections/nothing/diff").expect(404);
-    ask(gobo, "ledger", &format!("generations/{candidate}/pause"), json!({})).expect(200);
-    refused(gobo, "", 409, &format!("it is paused (gobo resume ledger --generation {candidate})"));
+    ask(
+        gobo,
+        "ledger",
+        &format!("generations/{candidate}/pause"),
+        json!({}),
+    )
+    .expect(200);
+    refused(
+        gobo,
+        "",
+        409,
+        &format!("it is paused (gobo resume ledger --generation {candidate})"),
+    );
     let ended = run(gobo, &["diff", "ledger"]).expect(3);
-    assert!(ended.out.is_empty() && ended.err.contains("paused"), "{}", ended.err);
+    assert!(
+        ended.out.is_empty() && ended.err.contains("paused"),
+        "{}",
+        ended.err
+    );
     run(gobo, &["diff", "ledger", "1"]).expect(2);
     run(gobo, &["diff", "ledger", "--url", "http://127.0.0.1:9"]).expect(3);
-    ask(gobo, "ledger", &format!("generations/{candidate}/resume"), json!({})).expect(200);
+    ask(
+        gobo,
+        "ledger",
+        &format!("generations/{candidate}/resume"),
+        json!({}),
+    )
+    .expect(200);
     // Given up while it is still there.
     let _reader = scene.database.connect().await;
     _reader
@@ -45,7 +71,13 @@ async fn what_is_not_there_or_does_not_move_is_not_compared() {
 #[tokio::test]
 async fn a_generation_that_stopped_at_an_event_is_not_compared() {
     let (scene, candidate) = with_candidate().await;
-    scene.append(&[("account-1".into(), "Booked", json!({ "amount": 1, "fee": 1 }))]).await;
+    scene
+        .append(&[(
+            "account-1".into(),
+            "Booked",
+            json!({ "amount": 1, "fee": 1 }),
+        )])
+        .await;
     scene.wait_for_stop("ledger");
     wait_until("the candidate to stop", || {
         let all = generations(&scene.gobo, "ledger");
@@ -54,9 +86,18 @@ async fn a_generation_that_stopped_at_an_event_is_not_compared() {
             false => Err(all),
         }
     });
-    refused(&scene.gobo, "", 409, "it has stopped: Booked at position 401");
+    refused(
+        &scene.gobo,
+        "",
+        409,
+        "it has stopped: Booked at position 401",
+    );
     let ended = run(&scene.gobo, &["verify", "ledger"]).expect(3);
-    assert!(ended.err.contains("a fee of 1 is not understood"), "{}", ended.err);
+    assert!(
+        ended.err.contains("a fee of 1 is not understood"),
+        "{}",
+        ended.err
+    );
     // The scratch generation went.
     wait_for("the scratch generation to be dropped", async || {
         let all = generations(&scene.gobo, "ledger");
@@ -66,7 +107,10 @@ async fn a_generation_that_stopped_at_an_event_is_not_compared() {
         }
     })
     .await;
-    assert_eq!(generations(&scene.gobo, "ledger")[1]["generation"], candidate);
+    assert_eq!(
+        generations(&scene.gobo, "ledger")[1]["generation"],
+        candidate
+    );
 }
 
 /// Lets every scratch generation end at a position.
@@ -86,7 +130,9 @@ async fn a_complete_generation_is_compared_at_its_position_or_not_at_all() {
     let last = *scene.append(&bookings(5, 5)).await.last().unwrap();
     scene.wait_for("ledger", last);
     end_scratch_at(&scene, last).await;
-    let begun: Value = ask(&scene.gobo, "ledger", "verify", json!({})).expect(202).json();
+    let begun: Value = ask(&scene.gobo, "ledger", "verify", json!({}))
+        .expect(202)
+        .json();
     let done = generation(&begun);
     wait_for_position(&scene.gobo, done, last);
     crate::generations::wait_for_stage(&scene.gobo, "ledger", done, "done");
@@ -95,6 +141,6 @@ async fn a_complete_generation_is_compared_at_its_position_or_not_at_all() {
     assert_eq!(found.position, last);
     let more = *scene.append(&bookings(1, 1)).await.last().unwrap();
     scene.wait_for("ledger", more);
-    let why = format!("`gobo replay ledger --until {last}`");
+    let why = format!("`gobo replay ledger --until {last} --as NAME`");
     refused(&scene.gobo, &format!("b={done}"), 409, &why);
 }

@@ -29,14 +29,26 @@ async fn every_projection_verifies_while_events_come_in() {
     let mut events = bookings(10, 20);
     events.extend((0..50).map(|n| order(&n.to_string())));
     events.extend((0..50).map(|n| order_matched(&n.to_string(), "3")));
-    events.extend((0..50).map(|n| raw(format!("r{n}"), json!({ "do": "add", "id": format!("{}", n % 7), "n": n }))));
+    events.extend((0..50).map(|n| {
+        raw(
+            format!("r{n}"),
+            json!({ "do": "add", "id": format!("{}", n % 7), "n": n }),
+        )
+    }));
     let last = *scene.append(&events).await.last().unwrap();
     for projection in ["ledger", "orders", "raw"] {
         scene.wait_for(projection, last);
     }
-    let load = Load::start(scene.database.url(), 10, Duration::from_millis(2), |n| json!({ "amount": n % 5 }));
+    let load = Load::start(
+        scene.database.url(),
+        10,
+        Duration::from_millis(2),
+        |n| json!({ "amount": n % 5 }),
+    );
     for projection in ["ledger", "orders", "raw"] {
-        let diff = run(&scene.gobo, &["verify", projection, "--json"]).expect(0).diff();
+        let diff = run(&scene.gobo, &["verify", projection, "--json"])
+            .expect(0)
+            .diff();
         assert!(diff.is_empty() && matched(&diff).a > 0, "{diff:?}");
     }
     assert!(load.end() > 100);
@@ -49,17 +61,37 @@ async fn a_row_that_somebody_changed_is_found() {
     let last = *scene.append(&bookings(10, 5)).await.last().unwrap();
     scene.wait_for("ledger", last);
     let shown = run(&scene.gobo, &["verify", "ledger"]).expect(0);
-    assert!(shown.out.contains("are the same at position"), "{}", shown.out);
+    assert!(
+        shown.out.contains("are the same at position"),
+        "{}",
+        shown.out
+    );
     let live = live(&scene);
     let tampered = [
-        ("balance", format!("update gobo_g{live}.accounts set balance = balance + 1 where account = 'account-3'")),
-        ("_position", format!("update gobo_g{live}.accounts set balance = balance - 1, _position = _position - 1 where account = 'account-3'")),
+        (
+            "balance",
+            format!(
+                "update gobo_g{live}.accounts set balance = balance + 1 where account = 'account-3'"
+            ),
+        ),
+        (
+            "_position",
+            format!(
+                "update gobo_g{live}.accounts set balance = balance - 1, _position = _position - 1 where account = 'account-3'"
+            ),
+        ),
     ];
     for (column, sql) in tampered {
         scene.database.execute(&sql).await;
         let shown = run(&scene.gobo, &["verify", "ledger"]).expect(1);
-        assert!(shown.out.contains("account=account-3") && shown.out.contains(column), "{}", shown.out);
-        let diff = run(&scene.gobo, &["verify", "ledger", "--json"]).expect(1).diff();
+        assert!(
+            shown.out.contains("account=account-3") && shown.out.contains(column),
+            "{}",
+            shown.out
+        );
+        let diff = run(&scene.gobo, &["verify", "ledger", "--json"])
+            .expect(1)
+            .diff();
         assert_eq!(matched(&diff).changed, 1);
         assert_eq!(diff.a, live);
     }
@@ -78,16 +110,26 @@ async fn a_verification_that_is_interrupted_leaves_nothing_behind() {
                create trigger stuck before insert on gobo.generations for each row \
                when (new.purpose = 'verify') execute function public.stuck()";
     scene.database.execute(sql).await;
-    let mut verify = Background::start(scene.gobo.folder(), &["verify", "ledger", "--url", scene.gobo.url()]);
+    let mut verify = Background::start(
+        scene.gobo.folder(),
+        &["verify", "ledger", "--url", scene.gobo.url()],
+    );
     wait_until("the scratch generation", || {
         let all = generations(&scene.gobo, "ledger");
-        match all.iter().any(|one| one["purpose"] == "verify" && one["position"] == 1) {
+        match all
+            .iter()
+            .any(|one| one["purpose"] == "verify" && one["position"] == 1)
+        {
             true => Ok(()),
             false => Err(all),
         }
     });
     let second = run(&scene.gobo, &["verify", "ledger"]).expect(3);
-    assert!(second.err.contains("is being verified already"), "{}", second.err);
+    assert!(
+        second.err.contains("is being verified already"),
+        "{}",
+        second.err
+    );
     ask(&scene.gobo, "nothing", "verify", json!({})).expect(404);
     assert_eq!(verify.terminate(), 3);
     wait_for_nothing_left(&scene).await;
@@ -98,7 +140,9 @@ async fn a_forgotten_scratch_generation_expires() {
     let scene = Scene::new("", &["ledger"]).await;
     let last = *scene.append(&bookings(2, 2)).await.last().unwrap();
     scene.wait_for("ledger", last);
-    let begun = ask(&scene.gobo, "ledger", "verify", json!({})).expect(202).json();
+    let begun = ask(&scene.gobo, "ledger", "verify", json!({}))
+        .expect(202)
+        .json();
     let scratch = begun["generation"].as_i64().unwrap();
     let all = generations(&scene.gobo, "ledger");
     assert!(all[1]["expires_at"].is_string(), "{all:?}");

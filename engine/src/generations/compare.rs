@@ -362,7 +362,7 @@ fn meeting_point(projection: &str, sides: &[Side; 2]) -> Result<Position, Genera
         if let Some(end) = end.filter(|end| *end < meeting) {
             return Err(GenerationError::Conflict(format!(
                 "generation {} ends at position {end}, and generation {} is past it, at {}: \
-                 `gobo replay {projection} --until {end}` computes the rows of that position with the live code",
+                 `gobo replay {projection} --until {end} --as NAME` computes the rows of that position with the live code",
                 side.generation, other.generation, other.position
             )));
         }

@@ -37,7 +37,7 @@ impl Generations {
                 plugin: &plugin,
                 purpose: Purpose::Verify,
                 hold: false,
-                bulk: false,
+                bulk: true,
                 reason: &reason,
                 until: None,
                 until_time: None,
