@@ -27,9 +27,9 @@ use crate::host::PluginHash;
 use absent::Absences;
 pub use absent::AbsentKey;
 pub use change_set::{ChangeSet, DeadLetter, LogRecord, TwoStreams};
-pub use stream::{Rebuilt, StreamLetter, StreamWish};
 use encode::{Encoded, Notes};
 use statements::{Statements, Table};
+pub use stream::{Rebuilt, StreamLetter, StreamWish};
 
 /// How far a generation has come, and who may move it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
