@@ -7,7 +7,6 @@ use super::{Action, DeployError, Deployer, LOCK_WAIT, Mode};
 use crate::generations::{Known, Plan, begin, cancel_candidate, record, reserve_names};
 use crate::host::Plugin;
 use crate::read_model::schema;
-use crate::registry::Purpose;
 
 /// What was done, to which generation, and the same in a sentence.
 type Step = Result<(Action, i64, String), DeployError>;
@@ -28,17 +27,8 @@ impl Deployer {
         let generation = begin(
             transaction,
             &Plan {
-                projection: name,
-                source,
-                plugin,
-                purpose: Purpose::Projection,
-                hold: false,
                 bulk: false,
-                reason: "the projection is new",
-                until: None,
-                until_time: None,
-                label: None,
-                hours: None,
+                ..Plan::new(name, source, plugin, "the projection is new")
             },
         )
         .await?;
@@ -137,17 +127,8 @@ impl Deployer {
         let generation = begin(
             transaction,
             &Plan {
-                projection: name,
-                source,
-                plugin,
-                purpose: Purpose::Projection,
                 hold,
-                bulk: true,
-                reason,
-                until: None,
-                until_time: None,
-                label: None,
-                hours: None,
+                ..Plan::new(name, source, plugin, reason)
             },
         )
         .await?;

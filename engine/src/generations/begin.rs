@@ -29,6 +29,30 @@ pub(crate) struct Plan<'a> {
     pub(crate) hours: Option<i32>,
 }
 
+impl<'a> Plan<'a> {
+    /// A candidate that is filled the fast way and promoted when it has caught up.
+    pub(crate) fn new(
+        projection: &'a str,
+        source: &'a str,
+        plugin: &'a Plugin,
+        reason: &'a str,
+    ) -> Self {
+        Self {
+            projection,
+            source,
+            plugin,
+            purpose: Purpose::Projection,
+            hold: false,
+            bulk: true,
+            reason,
+            until: None,
+            until_time: None,
+            label: None,
+            hours: None,
+        }
+    }
+}
+
 /// Begins it within the caller's transaction, and gives its number.
 pub(crate) async fn begin(
     transaction: &Transaction<'_>,

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::event::Position;
 use crate::host::PluginHash;
-use crate::registry::Purpose;
 
 /// How long a rollback waits for a generation that has followed the events: the switch needs a moment without long
 /// readers.
@@ -108,17 +107,8 @@ impl Generations {
         let generation = begin(
             &transaction,
             &Plan {
-                projection,
-                source: &known.source,
-                plugin: &plugin,
-                purpose: Purpose::Projection,
                 hold,
-                bulk: true,
-                reason,
-                until: None,
-                until_time: None,
-                label: None,
-                hours: None,
+                ..Plan::new(projection, &known.source, &plugin, reason)
             },
         )
         .await?;

@@ -86,17 +86,18 @@ impl Generations {
             false => base(&transaction, projection, &known, end.position).await?,
         };
         let plan = Plan {
-            projection,
-            source: &known.source,
-            plugin: &plugin,
             purpose: Purpose::Replay,
-            hold: false,
             bulk: base.is_none(),
-            reason: "an operator asked for the rows at a point in the past",
             until: Some(end.position),
             until_time: end.time,
             label: Some(&wish.label),
             hours,
+            ..Plan::new(
+                projection,
+                &known.source,
+                &plugin,
+                "an operator asked for the rows at a point in the past",
+            )
         };
         let models = &plugin.descriptor.read_models;
         let generation = enter(&transaction, &plan)
@@ -285,17 +286,16 @@ async fn copy_live(
         .await?;
     let (position, was_swapped): (Position, bool) = (row.get(0), row.get(1));
     let plan = Plan {
-        projection,
-        source: &known.source,
-        plugin,
         purpose: Purpose::Snapshot,
-        hold: false,
         bulk: false,
-        reason: "an operator asked for a copy of the live rows",
         until: Some(position),
-        until_time: None,
         label,
-        hours: None,
+        ..Plan::new(
+            projection,
+            &known.source,
+            plugin,
+            "an operator asked for a copy of the live rows",
+        )
     };
     let entered = enter(transaction, &plan).await;
     let generation = entered.map_err(taken(label.unwrap_or_default()))?;

@@ -32,17 +32,9 @@ impl Generations {
         let generation = begin(
             &transaction,
             &Plan {
-                projection,
-                source: &known.source,
-                plugin: &plugin,
                 purpose: Purpose::Verify,
-                hold: false,
-                bulk: true,
-                reason: &reason,
-                until: None,
-                until_time: None,
-                label: None,
                 hours: Some(HOURS),
+                ..Plan::new(projection, &known.source, &plugin, &reason)
             },
         )
         .await?;
