@@ -28,6 +28,8 @@ pub(crate) struct Client {
 pub(crate) struct Status {
     pub(crate) name: String,
     pub(crate) state: String,
+    #[serde(default)]
+    pub(crate) generation: i64,
     pub(crate) position: i64,
     #[serde(default)]
     pub(crate) head_position: i64,
@@ -93,6 +95,19 @@ impl Client {
             .content_type("application/wasm");
         let text = text_of(request.send(module).with_context(|| path.clone())?, &path)?;
         serde_json::from_str(&text).with_context(|| format!("{path}: {text}"))
+    }
+
+    /// Begins to fill a new generation, and gives its number.
+    pub(crate) fn rebuild(&self, name: &str) -> Result<i64> {
+        let path = format!("/admin/projections/{name}/rebuild");
+        let request = self.agent.post(format!("{}{path}", self.url));
+        let text = text_of(
+            request.send_json(json!({})).with_context(|| path.clone())?,
+            &path,
+        )?;
+        let answer: Value =
+            serde_json::from_str(&text).with_context(|| format!("{path}: {text}"))?;
+        (answer["generation"].as_i64()).with_context(|| format!("{path}: {text}"))
     }
 
     /// All projections.
