@@ -215,6 +215,32 @@ async fn a_rollback_after_going_on_in_place_restores_the_bytes_and_says_what_it_
 }
 
 #[tokio::test]
+async fn a_kept_generation_that_was_told_to_stop_catches_up_before_it_is_live_again() {
+    let scene = Scene::new("[generations]\nfollow_kept = false", &["ledger"]).await;
+    let last = *scene.append(&bookings(5, 5)).await.last().unwrap();
+    scene.wait_for("ledger", last);
+    let first = scene.status("ledger")["generation"].as_i64().unwrap();
+    let begun = ask(&scene.gobo, "ledger", "rebuild", json!({}))
+        .expect(202)
+        .json();
+    wait_for_stage(&scene.gobo, "ledger", generation(&begun), "live");
+    let more = *scene.append(&bookings(5, 40)).await.last().unwrap();
+    scene.wait_for("ledger", more);
+    let kept = &generations(&scene.gobo, "ledger")[0];
+    assert_eq!(
+        (&kept["stage"], &kept["state"]),
+        (&json!("kept"), &json!("paused"))
+    );
+    assert!(kept["position"].as_i64() < Some(more), "{kept}");
+    ask(&scene.gobo, "ledger", "rollback", json!({}));
+    wait_for_stage(&scene.gobo, "ledger", first, "live");
+    assert!(scene.status("ledger")["position"].as_i64() >= Some(more));
+    let sum: i64 = (0..25).chain(0..200).map(|n| 1 + n % 7).sum();
+    let found = "select sum(balance)::int8 from read.accounts";
+    assert_eq!(scene.database.query_i64(found).await, sum);
+}
+
+#[tokio::test]
 async fn a_paused_projection_stops_where_it_is_and_goes_on() {
     let scene = Scene::new("", &["ledger"]).await;
     let last = *scene.append(&bookings(3, 3)).await.last().unwrap();

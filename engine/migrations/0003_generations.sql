@@ -44,6 +44,8 @@ create unique index generations_label on gobo.generations (projection, label)
 
 -- Bytes of plugins that were replaced long ago are given up, not the memory that they were deployed.
 alter table gobo.plugins alter column bytes drop not null;
+alter table gobo.plugins add column descriptor json;
+comment on column gobo.plugins.descriptor is 'What the plugin says of itself; null if an older engine deployed it.';
 
 -- What was decided at run time; it stands above the configuration.
 alter table gobo.projections add column settings json not null default '{}';

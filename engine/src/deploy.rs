@@ -357,12 +357,14 @@ async fn store_plugin(
 ) -> Result<(), tokio_postgres::Error> {
     transaction
         .execute(
-            "insert into gobo.plugins (hash, bytes, name, version) values ($1, $2, $3, $4) on conflict (hash) do update set bytes = excluded.bytes where plugins.bytes is null",
+            "insert into gobo.plugins (hash, bytes, name, version, descriptor) values ($1, $2, $3, $4, $5::text::json) \
+             on conflict (hash) do update set bytes = excluded.bytes where plugins.bytes is null",
             &[
                 &plugin.hash.0.as_slice(),
                 &wasm,
                 &plugin.descriptor.name,
                 &plugin.descriptor.version,
+                &&*plugin.described,
             ],
         )
         .await

@@ -175,6 +175,8 @@ pub struct Plugin {
     pub hash: PluginHash,
     /// What it says of itself.
     pub descriptor: Arc<Descriptor>,
+    /// The same, as the JSON that it returned.
+    pub described: Arc<str>,
 }
 
 #[derive(Clone)]
@@ -261,6 +263,7 @@ impl Host {
             compiled,
             hash,
             descriptor: Arc::new(Descriptor::parse(&descriptor)?),
+            described: descriptor.into(),
         })
     }
 }

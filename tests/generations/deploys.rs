@@ -74,9 +74,20 @@ async fn additions_are_made_in_place_when_asked_to_continue() {
     database
         .execute("create view public.mine as select id, number from read.things")
         .await;
+    let sql = connect(database.url()).await;
+    let all = sql.prepare("select * from read.things").await.unwrap();
+    let some = sql
+        .prepare("select id, number from read.things")
+        .await
+        .unwrap();
     let added = deploy(&gobo, &richer(), "?mode=continue")
         .expect(200)
         .json();
+    // Documented: who asked for whatever columns there are has to ask again.
+    let changed = sql.query(&all, &[]).await.unwrap_err();
+    let said = changed.as_db_error().unwrap().message();
+    assert_eq!(said, "cached plan must not change result type");
+    sql.query(&some, &[]).await.unwrap();
     assert_eq!(
         (&added["outcome"], generation(&added)),
         (&json!("swapped"), live)
@@ -93,6 +104,8 @@ async fn additions_are_made_in_place_when_asked_to_continue() {
         json!([{ "columns": "id,number,tags,price,_position,_revision,_updated_at,note", "about": "Said of it." }])
     );
     database.execute("select * from public.mine").await;
+    let described = "select count(*) from gobo.plugins where descriptor ->> 'name' = 'things'";
+    assert_eq!(database.query_i64(described).await, 2);
     // Once more is no change.
     let again = deploy(&gobo, &richer(), "?mode=continue")
         .expect(200)
