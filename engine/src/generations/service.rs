@@ -107,7 +107,7 @@ impl Generations {
                 let client = self.pool.get().await?;
                 client
                     .execute(
-                        "update gobo.generations set hold = true, trouble = $2 where id = $1",
+                        "update gobo.generations set hold = true, trouble = $2 where id = $1 and state = 'building'",
                         &[&generation, &error.to_string()],
                     )
                     .await?;
@@ -118,7 +118,7 @@ impl Generations {
         let client = self.pool.get().await?;
         client
             .execute(
-                "update gobo.generations set trouble = $2 where id = $1 and trouble is distinct from $2",
+                "update gobo.generations set trouble = $2 where id = $1 and state = 'building' and trouble is distinct from $2",
                 &[&generation, &trouble],
             )
             .await?;
