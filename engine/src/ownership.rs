@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::db::{Database, describe};
+use crate::event::Position;
 use crate::failure::Folder;
 use crate::host::PluginHash;
 use crate::progress::Progress;
@@ -73,6 +74,13 @@ impl Activity {
     /// Events per second lately, if the loop runs in this process.
     pub fn events_per_second(&self, generation: i64) -> Option<f64> {
         self.lock().get(&generation).map(|active| active.rate)
+    }
+
+    /// Up to where a generation has processed events, committed or not, if its loop runs in this process.
+    pub fn reached(&self, generation: i64) -> Option<Position> {
+        self.lock()
+            .get(&generation)
+            .map(|active| active.stats.reached())
     }
 
     /// Why loops of this process cannot go on at present, by generation.

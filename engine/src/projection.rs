@@ -15,7 +15,7 @@ pub mod rerun;
 mod session;
 mod stream;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -114,6 +114,7 @@ pub enum Policy {
 #[derive(Debug, Default)]
 pub struct Stats {
     events: AtomicU64,
+    reached: AtomicI64,
     trouble: Mutex<Option<String>>,
 }
 
@@ -134,6 +135,15 @@ impl Stats {
     /// Events that were handed to the plugin and committed.
     pub fn events(&self) -> u64 {
         self.events.load(Ordering::Relaxed)
+    }
+
+    /// Up to where events were processed. A fast fill commits seldom: its checkpoint may lie far behind.
+    pub fn reached(&self) -> Position {
+        self.reached.load(Ordering::Relaxed)
+    }
+
+    fn reach(&self, through: Position) {
+        self.reached.store(through, Ordering::Relaxed);
     }
 
     fn committed(&self, events: usize) {

@@ -232,7 +232,9 @@ pub(super) fn watch(engine: &Engine, projection: &str, generation: i64) -> Resul
         let number = |member: &str| report[member].as_f64();
         let end = number("until").or(number("head_position"));
         bar.set_length(end.unwrap_or_default() as u64);
-        bar.set_position(number("position").unwrap_or_default() as u64);
+        // What is processed but not committed yet counts as well.
+        let reached = number("reached").unwrap_or_default();
+        bar.set_position(number("position").unwrap_or_default().max(reached) as u64);
         let mut message = format!("{}/s", number("positions_per_second").unwrap_or_default());
         if let Some(eta) = number("eta_seconds") {
             message.push_str(&format!(", {eta} s left"));

@@ -274,6 +274,7 @@ impl Processor<'_> {
         }
         set.dead_letters.extend(next.waiting);
         self.pending.events += executed.batch.len();
+        self.job.stats.reach(next.through);
         Ok(None)
     }
 

@@ -228,7 +228,11 @@ impl Pace {
     fn measure(&mut self, report: &Report) -> Progress {
         let caught_up = report.caught_up;
         let report = &report.generation;
-        let (now, position) = (Instant::now(), report.status.position);
+        let committed = report.status.position;
+        let position = report
+            .reached
+            .map_or(committed, |reached| reached.max(committed));
+        let now = Instant::now();
         if let Some((at, before)) = self.seen {
             let lately = (position - before).max(0) as f64 / (now - at).as_secs_f64().max(0.001);
             let rate = self

@@ -104,6 +104,8 @@ pub(crate) struct GenerationStatus {
     pub(crate) hold: bool,
     /// Whether it is in the fast fill.
     pub(crate) bulk: bool,
+    /// Up to where events were processed, committed or not: a fast fill commits seldom. Only its owner knows.
+    pub(crate) reached: Option<Position>,
     /// Where it ends.
     pub(crate) until: Option<Position>,
     pub(crate) created_at: String,
@@ -182,6 +184,7 @@ async fn generation_status(admin: &Admin, row: &Row) -> GenerationStatus {
         label: row.get("label"),
         hold: row.get("hold"),
         bulk: row.get("bulk"),
+        reached: admin.activity.reached(row.get("generation")),
         until: row.get("until"),
         created_at: row.get("created_at"),
         promoted_at: row.get("promoted_at"),
