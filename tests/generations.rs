@@ -241,6 +241,35 @@ async fn a_kept_generation_that_was_told_to_stop_catches_up_before_it_is_live_ag
 }
 
 #[tokio::test]
+async fn what_is_on_its_way_survives_what_was_refused_or_changes_nothing() {
+    let scene = Scene::new("", &["ledger"]).await;
+    let last = *scene.append(&bookings(5, 5)).await.last().unwrap();
+    scene.wait_for("ledger", last);
+    let live = scene.status("ledger")["generation"].as_i64().unwrap();
+    let begun = ask(&scene.gobo, "ledger", "rebuild", json!({ "hold": true }));
+    let held = generation(&begun.expect(202).json());
+    let is_held = |what: &str| {
+        let all = generations(&scene.gobo, "ledger");
+        let found = all.iter().find(|one| one["generation"] == held);
+        let found = found.unwrap_or_else(|| panic!("{what}: {all:?}"));
+        assert_eq!(
+            (&found["stage"], &found["hold"]),
+            (&json!("building"), &json!(true)),
+            "{what}"
+        );
+    };
+    let verb = format!("generations/{live}/promote");
+    ask(&scene.gobo, "ledger", &verb, json!({})).expect(409);
+    is_held("promoting the live one");
+    scene.gobo.deploy("ledger").expect(200);
+    is_held("deploying the live bytes again");
+    ask(&scene.gobo, "ledger", "rebuild", json!({})).expect(200);
+    is_held("asking for it again");
+    ask(&scene.gobo, "ledger", "promote", json!({})).expect(200);
+    assert_eq!(scene.status("ledger")["generation"], held);
+}
+
+#[tokio::test]
 async fn a_paused_projection_stops_where_it_is_and_goes_on() {
     let scene = Scene::new("", &["ledger"]).await;
     let last = *scene.append(&bookings(3, 3)).await.last().unwrap();

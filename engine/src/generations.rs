@@ -17,7 +17,9 @@ mod settings;
 pub mod stream;
 mod verify;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use deadpool_postgres::{Pool, PoolError};
 use tokio_postgres::Transaction;
@@ -43,6 +45,8 @@ pub struct Generations {
     pool: Pool,
     registry: Registry,
     config: Arc<Config>,
+    /// Since when each candidate is waited for.
+    tried: Arc<Mutex<HashMap<i64, Instant>>>,
 }
 
 /// Why nothing was done. The text names the cause and the fix.
@@ -102,7 +106,14 @@ impl Generations {
             pool,
             registry,
             config,
+            tried: Arc::default(),
         }
+    }
+
+    /// Since when this node tries to promote a candidate.
+    fn tried_since(&self, candidate: i64) -> Instant {
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        *tried.entry(candidate).or_insert_with(Instant::now)
     }
 
     /// This node need not wait for its own notification.

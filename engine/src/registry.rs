@@ -285,7 +285,10 @@ impl Registry {
                 Some(plugin) => catalog.add(&old, facts, plugin),
                 None => match shared.failure(&facts.hash) {
                     Some(reason) => catalog.add_broken(&old, facts, reason),
-                    None => self.load_meanwhile(facts),
+                    None => {
+                        catalog.keep(&old, facts);
+                        self.load_meanwhile(facts);
+                    }
                 },
             }
         }
@@ -443,6 +446,20 @@ impl Catalog {
             }
         }
         self.generations.insert(facts.generation, deployed);
+    }
+
+    /// Leaves what is known of a generation as it was, while its plugin is being loaded: readers go on meanwhile. What is not
+    /// live any more they find out from the database.
+    fn keep(&mut self, old: &Catalog, facts: &Facts) {
+        if let Some(deployed) = old.generations.get(&facts.generation) {
+            self.generations.insert(facts.generation, deployed.clone());
+        }
+        if facts.state == State::Live {
+            let served = old.models.iter();
+            let own = served.filter(|(_, one)| one.deployed.facts.projection == facts.projection);
+            self.models
+                .extend(own.map(|(name, one)| (name.clone(), one.clone())));
+        }
     }
 
     fn add_broken(&mut self, old: &Catalog, facts: &Facts, reason: String) {

@@ -73,8 +73,10 @@ impl Deployer {
         let mut detail =
             format!("projection \"{name}\" runs these very bytes already; nothing was changed");
         let why = "the bytes of the live generation were deployed again";
-        // Whoever previews has not decided anything yet.
+        // Whoever previews has not decided anything yet; a rebuild with these very bytes goes on.
+        let others = (present.candidate).is_some_and(|(_, candidate)| candidate != plugin.hash);
         if mode != Mode::Preview
+            && others
             && let Some(cancelled) = cancel_candidate(transaction, name, why).await?
         {
             detail = format!(
@@ -226,7 +228,8 @@ impl Deployer {
         Ok((Action::Swapped, generation, detail))
     }
 
-    /// Adds to the live tables what the new code needs. Readers wait for its locks briefly or not at all.
+    /// Adds to the live tables what the new code needs. Its locks are asked for briefly and again, so that no reader waits behind
+    /// them; once it has them, readers wait until its indexes are built.
     async fn add(
         &self,
         transaction: &Transaction<'_>,

@@ -16,6 +16,8 @@ impl Generations {
         for row in rows {
             let (generation, projection): (i64, String) = (row.get(0), row.get(1));
             let transaction = client.transaction().await?;
+            // Names that become free must not be reserved meanwhile by tables that cannot be seen yet.
+            super::decide(&transaction).await?;
             transaction
                 .batch_execute("set local lock_timeout = '200ms'")
                 .await?;

@@ -86,7 +86,7 @@ impl Generations {
         if let Some((candidate, _)) = known.candidate.filter(|_| !from_scratch) {
             transaction
                 .execute(
-                    "update gobo.generations set hold = $2 where id = $1",
+                    "update gobo.generations set hold = hold or $2 where id = $1",
                     &[&candidate, &hold],
                 )
                 .await?;
@@ -158,11 +158,8 @@ impl Generations {
             projection: projection.to_owned(),
             what: "that waits to be promoted".into(),
         })?;
-        let released = self.release(&transaction, projection, candidate).await?;
-        tell(&transaction).await?;
-        transaction.commit().await?;
-        drop(client);
-        if !released {
+        if !self.release(&transaction, projection, candidate).await? {
+            // Nothing is committed: what is on its way goes on.
             return Err(GenerationError::Conflict(match candidate == known.live {
                 true => format!("generation {candidate} is the live one already"),
                 false => format!(
@@ -170,6 +167,9 @@ impl Generations {
                 ),
             }));
         }
+        tell(&transaction).await?;
+        transaction.commit().await?;
+        drop(client);
         self.look_again().await;
         self.promote_or_wait(projection, candidate, patience).await
     }
@@ -190,6 +190,8 @@ impl Generations {
             previous.filter(|_| is_live).map(hash_of)
         });
         if let Some(previous) = swapped_from {
+            // Bytes that cannot run here are refused before anything changes.
+            self.registry.load_stored(previous).await?;
             let decision = restore(&transaction, projection, &known, previous).await?;
             tell(&transaction).await?;
             transaction.commit().await?;

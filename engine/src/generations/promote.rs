@@ -21,7 +21,7 @@ use crate::read_model::schema::{self, SchemaError};
 const CATCHING_UP: Duration = Duration::from_millis(500);
 /// Between two looks at the candidate meanwhile.
 const LOOK: Duration = Duration::from_millis(3);
-/// How long a switch waits for the views, and so how long a reader of a view can have to wait behind it.
+/// How long a switch waits for each view, and so how long a reader of that view can have to wait behind it.
 const VIEWS: &str = "50ms";
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -73,7 +73,7 @@ impl Generations {
     ) -> Result<Promoted, GenerationError> {
         let started = Instant::now();
         loop {
-            let is_busy = started.elapsed() > BUSY;
+            let is_busy = self.tried_since(candidate).elapsed() > BUSY;
             let (why, pause) = match self.try_promote(projection, candidate, is_busy).await? {
                 Attempt::Done(promoted) => return Ok(promoted),
                 Attempt::NotYet(why) => (GenerationError::Conflict(why), PAUSE),
