@@ -314,10 +314,15 @@ async fn copy_live(
     Ok((generation, position))
 }
 
-/// As long as it takes, unlike other requests; and to be found after a crash once it is told.
+/// As long as it takes, unlike other requests; and to be found after a crash once it is told. The lock, taken before the
+/// transaction has a snapshot, keeps redactions out: a copy must not hold what was taken back while it was made. It lets one
+/// copy go on at a time.
 async fn unhurried(transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
     transaction
-        .batch_execute("set local statement_timeout = 0; set local synchronous_commit = on")
+        .batch_execute(
+            "set local statement_timeout = 0; set local synchronous_commit = on; \
+             lock table gobo.redactions in share row exclusive mode",
+        )
         .await
 }
 
