@@ -48,13 +48,15 @@ enum Command {
     Snapshot(past::SnapshotArgs),
     Diff(diff::DiffArgs),
     Verify(verify::VerifyArgs),
-    Promote(generations::PromoteArgs),
+    /// Let readers see a generation: the one that is being filled, or the one that is named.
+    Promote(generations::OneArgs),
     Rollback(generations::RollbackArgs),
-    Cancel(generations::CancelArgs),
+    /// Give up a generation that is not live: the one that is being filled, or the one that is named. Its tables are dropped.
+    Cancel(generations::OneArgs),
     /// Stop a projection after the batch in flight; its rows stay readable.
-    Pause(generations::PauseArgs),
+    Pause(generations::OneArgs),
     /// Let a projection go on that was paused.
-    Resume(generations::PauseArgs),
+    Resume(generations::OneArgs),
     Settings(settings::SettingsArgs),
     Remove(remove::RemoveArgs),
     Replay(replay::ReplayArgs),

@@ -17,10 +17,10 @@ use tokio_postgres::error::SqlState;
 
 use crate::config::Config;
 use crate::descriptor::OnChange;
-use crate::generations::{GenerationError, decide, find, tell};
+use crate::generations::{GenerationError, decide, find};
 use crate::host::{Plugin, PluginHash};
 use crate::read_model::schema::{self, SchemaError};
-use crate::registry::{LoadingError, Registry};
+use crate::registry::{LoadingError, Registry, tell};
 use tables::Differences;
 
 /// How long a change of tables in place is tried, when somebody holds locks on them.
@@ -236,11 +236,7 @@ impl Deployer {
             "{}",
             outcome.detail
         );
-        // This node need not wait for its own notification.
-        if let Err(error) = self.registry.refresh().await {
-            let error = crate::db::describe_pool(&error);
-            tracing::warn!(error, "deployed; the registry will look again soon");
-        }
+        self.registry.look_again().await;
         Ok(outcome)
     }
 
@@ -293,7 +289,7 @@ impl Deployer {
         if let Origin::File { remembered_as, .. } = &request.origin {
             remember(&*transaction, remembered_as, &plugin.hash).await?;
         }
-        tell(&transaction).await?;
+        tell(&*transaction).await?;
         transaction.commit().await?;
         Ok(Outcome {
             projection: name.clone(),

@@ -28,8 +28,8 @@ use crate::config::Config;
 use crate::db::describe;
 use crate::host::PluginHash;
 use crate::read_model::schema::SchemaError;
-use crate::registry::{LoadStoredError, Registry};
-pub(crate) use begin::{Plan, begin, cancel_candidate, record, reserve_names};
+use crate::registry::{LoadStoredError, Registry, tell};
+pub(crate) use begin::{Plan, begin, begin_beside, cancel_candidate, record, reserve_names};
 pub use operate::Decision;
 pub(crate) use operate::{Known, find};
 pub use promote::Promoted;
@@ -116,12 +116,10 @@ impl Generations {
         *tried.entry(candidate).or_insert_with(Instant::now)
     }
 
-    /// This node need not wait for its own notification.
-    async fn look_again(&self) {
-        if let Err(error) = self.registry.refresh().await {
-            let error = crate::db::describe_pool(&error);
-            tracing::warn!(error, "done; the registry will look again soon");
-        }
+    /// Forgets the candidates that are none any more.
+    fn still_tried(&self, is_candidate: impl Fn(i64) -> bool) {
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        tried.retain(|candidate, _| is_candidate(*candidate));
     }
 }
 
@@ -135,13 +133,6 @@ pub(crate) async fn decide(transaction: &Transaction<'_>) -> Result<(), tokio_po
         .execute("select pg_advisory_xact_lock($1)", &[&LOCK])
         .await
         .map(drop)
-}
-
-/// Tells every node to look.
-pub(crate) async fn tell(transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
-    transaction
-        .batch_execute("select pg_notify('gobo_control', '')")
-        .await
 }
 
 /// A hash as the database gives it. What is no hash was not written by an engine.

@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::projection::{self, Control, Exit, Job, Settings, Stats};
 use crate::read_model::schema;
 use crate::read_model::writer::Target;
-use crate::registry::{Catalog, Deployed, Facts};
+use crate::registry::{Catalog, Deployed, Facts, tell};
 use crate::shutdown::Shutdown;
 use crate::source::Source;
 
@@ -461,8 +461,6 @@ impl Ownership {
         client
             .execute(GIVE_BACK, &[&self.node.id, &None::<Vec<i64>>])
             .await?;
-        client
-            .batch_execute("select pg_notify('gobo_control', '')")
-            .await
+        tell(&client).await
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use deadpool_postgres::{Pool, PoolError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio_postgres::GenericClient;
 
 use crate::config::ProjectionSettings;
 use crate::db::{Database, describe, describe_pool};
@@ -20,6 +21,13 @@ use crate::shutdown::Shutdown;
 
 /// The channel on which nodes tell each other that something was deployed, stopped, or is to be tried again.
 pub const CONTROL_CHANNEL: &str = "gobo_control";
+
+/// Tells every node to look: at once, or when the transaction commits.
+pub async fn tell(client: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
+    client
+        .batch_execute(&format!("select pg_notify('{CONTROL_CHANNEL}', '')"))
+        .await
+}
 
 /// How often the database is looked at when nobody gives a hint.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -302,7 +310,15 @@ impl Registry {
         Ok(())
     }
 
-    /// The same, but every plugin is loaded when it returns: for the start.
+    /// Refreshes after this node has decided something: it need not wait for its own notification.
+    pub async fn look_again(&self) {
+        if let Err(error) = self.refresh().await {
+            let error = describe_pool(&error);
+            tracing::warn!(error, "done; the registry will look again soon");
+        }
+    }
+
+    /// The same as [`Registry::refresh`], but every plugin is loaded when it returns: for the start.
     pub async fn refresh_all(&self) -> Result<(), PoolError> {
         loop {
             self.refresh().await?;
@@ -422,13 +438,6 @@ impl Shared {
 }
 
 impl Catalog {
-    /// The live generation of a projection.
-    pub fn live(&self, projection: &str) -> Option<&Arc<Deployed>> {
-        self.generations.values().find(|deployed| {
-            deployed.facts.state == State::Live && deployed.facts.projection == projection
-        })
-    }
-
     fn add(&mut self, old: &Catalog, facts: &Facts, plugin: Plugin) {
         let kept = (old.generations.get(&facts.generation)).filter(|old| old.facts == *facts);
         let deployed = kept.cloned().unwrap_or_else(|| {

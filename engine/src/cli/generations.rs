@@ -50,19 +50,6 @@ pub struct RebuildArgs {
     pub engine: EngineArgs,
 }
 
-/// Let readers see a generation: the one that waits, or the one that is named.
-#[derive(Debug, Clone, Args)]
-pub struct PromoteArgs {
-    /// The projection.
-    pub projection: String,
-    /// The generation, if it is not the one that is being filled.
-    #[arg(long)]
-    pub generation: Option<i64>,
-    /// The engine.
-    #[command(flatten)]
-    pub engine: EngineArgs,
-}
-
 /// Go back to what was live before: the previous generation, or the previous code after a deploy that went on in place.
 #[derive(Debug, Clone, Args)]
 pub struct RollbackArgs {
@@ -73,25 +60,12 @@ pub struct RollbackArgs {
     pub engine: EngineArgs,
 }
 
-/// Give up a generation that is not live: the one that is being filled, or the one that is named. Its tables are dropped.
+/// A projection, or one generation of it.
 #[derive(Debug, Clone, Args)]
-pub struct CancelArgs {
+pub struct OneArgs {
     /// The projection.
     pub projection: String,
-    /// The generation, if it is not the one that is being filled.
-    #[arg(long)]
-    pub generation: Option<i64>,
-    /// The engine.
-    #[command(flatten)]
-    pub engine: EngineArgs,
-}
-
-/// Which of a projection's generations stop or go on.
-#[derive(Debug, Clone, Args)]
-pub struct PauseArgs {
-    /// The projection.
-    pub projection: String,
-    /// Only this generation.
+    /// Only this generation, and no other one.
     #[arg(long)]
     pub generation: Option<i64>,
     /// The engine.
@@ -168,7 +142,7 @@ pub fn rebuild(args: &RebuildArgs) -> Result<()> {
 }
 
 /// Promotes.
-pub fn promote(args: &PromoteArgs) -> Result<()> {
+pub fn promote(args: &OneArgs) -> Result<()> {
     act(&args.engine, &args.projection, args.generation, "promote")
 }
 
@@ -178,17 +152,17 @@ pub fn rollback(args: &RollbackArgs) -> Result<()> {
 }
 
 /// Cancels.
-pub fn cancel(args: &CancelArgs) -> Result<()> {
+pub fn cancel(args: &OneArgs) -> Result<()> {
     act(&args.engine, &args.projection, args.generation, "cancel")
 }
 
 /// Stops.
-pub fn pause(args: &PauseArgs) -> Result<()> {
+pub fn pause(args: &OneArgs) -> Result<()> {
     act(&args.engine, &args.projection, args.generation, "pause")
 }
 
 /// Goes on.
-pub fn resume(args: &PauseArgs) -> Result<()> {
+pub fn resume(args: &OneArgs) -> Result<()> {
     act(&args.engine, &args.projection, args.generation, "resume")
 }
 

@@ -4,7 +4,9 @@ use tokio_postgres::Transaction;
 
 use super::tables::Differences;
 use super::{Action, DeployError, Deployer, LOCK_WAIT, Mode};
-use crate::generations::{Known, Plan, begin, cancel_candidate, record, reserve_names};
+use crate::generations::{
+    Known, Plan, begin, begin_beside, cancel_candidate, record, reserve_names,
+};
 use crate::host::Plugin;
 use crate::read_model::schema;
 
@@ -124,38 +126,12 @@ impl Deployer {
             .await?
             .get(0);
         let source = self.check_source(name, present, position)?;
+        let plan = Plan {
+            hold,
+            ..Plan::new(name, source, plugin, reason)
+        };
         let why = "a newer deploy has replaced it";
-        let cancelled = cancel_candidate(transaction, name, why).await?;
-        let generation = begin(
-            transaction,
-            &Plan {
-                hold,
-                ..Plan::new(name, source, plugin, reason)
-            },
-        )
-        .await?;
-        let mut detail = format!(
-            "generation {generation} is being filled from the first event beside generation {}, because {reason}; it {}",
-            present.live,
-            match hold {
-                true => format!("waits for `gobo promote {name}` then"),
-                false => "becomes the live one when it has caught up".to_owned(),
-            }
-        );
-        if let Some(cancelled) = cancelled {
-            detail.push_str(&format!("; generation {cancelled} is cancelled"));
-        }
-        let hash = &plugin.hash;
-        record(
-            transaction,
-            name,
-            generation,
-            "rebuilding",
-            hash,
-            None,
-            &detail,
-        )
-        .await?;
+        let (generation, detail) = begin_beside(transaction, &plan, present.live, why).await?;
         Ok((Action::Rebuilding, generation, detail))
     }
 

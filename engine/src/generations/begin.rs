@@ -174,6 +174,42 @@ pub(crate) async fn cancel_candidate(
     Ok(Some(generation))
 }
 
+/// Begins a candidate beside generation `live`, in the place of any other, which ends for this reason. Gives its number, and
+/// what was done in a sentence.
+pub(crate) async fn begin_beside(
+    transaction: &Transaction<'_>,
+    plan: &Plan<'_>,
+    live: i64,
+    why: &str,
+) -> Result<(i64, String), GenerationError> {
+    let projection = plan.projection;
+    let cancelled = cancel_candidate(transaction, projection, why).await?;
+    let generation = begin(transaction, plan).await?;
+    let mut detail = format!(
+        "generation {generation} is being filled from the first event beside generation {live}, because {}; it {}",
+        plan.reason,
+        match plan.hold {
+            true => format!("waits for `gobo promote {projection}` then"),
+            false => "becomes the live one when it has caught up".to_owned(),
+        }
+    );
+    if let Some(cancelled) = cancelled {
+        detail.push_str(&format!("; generation {cancelled} is cancelled"));
+    }
+    let hash = &plan.plugin.hash;
+    record(
+        transaction,
+        projection,
+        generation,
+        "rebuilding",
+        hash,
+        None,
+        &detail,
+    )
+    .await?;
+    Ok((generation, detail))
+}
+
 /// Writes down what happened to a projection.
 pub(crate) async fn record(
     transaction: &Transaction<'_>,

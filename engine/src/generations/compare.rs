@@ -19,6 +19,7 @@ use super::GenerationError;
 use super::diff::{Diff, DiffError, Options, Pair, compare};
 use crate::db::Database;
 use crate::event::Position;
+use crate::registry::tell;
 
 /// Comparisons at once, for each engine: each reads whole tables.
 const AT_ONCE: usize = 2;
@@ -313,7 +314,7 @@ impl Barrier<'_> {
                 &[&self.generations.as_slice(), &position, &EXPIRES],
             )
             .await?;
-        self.tell().await
+        tell(&self.control).await
     }
 
     /// Ends the snapshot, if there is one, and lets both go.
@@ -325,13 +326,7 @@ impl Barrier<'_> {
                 &[&self.generations.as_slice()],
             )
             .await?;
-        self.tell().await
-    }
-
-    async fn tell(&self) -> Result<(), tokio_postgres::Error> {
-        self.control
-            .batch_execute("select pg_notify('gobo_control', '')")
-            .await
+        tell(&self.control).await
     }
 
     fn apart(&self, sides: &[Side; 2]) -> GenerationError {

@@ -6,8 +6,8 @@ use serde::Serialize;
 use tokio_postgres::Transaction;
 
 use super::{
-    GenerationError, Generations, Plan, Promoted, begin, cancel_candidate, decide, hash_of, record,
-    tell,
+    GenerationError, Generations, Plan, Promoted, begin_beside, cancel_candidate, decide, hash_of,
+    record, tell,
 };
 use crate::event::Position;
 use crate::host::PluginHash;
@@ -90,7 +90,7 @@ impl Generations {
                     &[&candidate, &hold],
                 )
                 .await?;
-            tell(&transaction).await?;
+            tell(&*transaction).await?;
             transaction.commit().await?;
             return Ok(Decision {
                 projection: projection.to_owned(),
@@ -102,37 +102,20 @@ impl Generations {
             });
         }
         let plugin = self.registry.load_stored(hash).await?;
-        cancel_candidate(&transaction, projection, "it begins again from scratch").await?;
-        let reason = "an operator asked for it";
-        let generation = begin(
-            &transaction,
-            &Plan {
-                hold,
-                ..Plan::new(projection, &known.source, &plugin, reason)
-            },
-        )
-        .await?;
-        let detail = format!(
-            "generation {generation} is being filled from the first event beside generation {}; it {}",
-            known.live,
-            match hold {
-                true => format!("waits for `gobo promote {projection}` then"),
-                false => "becomes the live one when it has caught up".to_owned(),
-            }
-        );
-        record(
-            &transaction,
-            projection,
-            generation,
-            "rebuilding",
-            &hash,
-            None,
-            &detail,
-        )
-        .await?;
-        tell(&transaction).await?;
+        let plan = Plan {
+            hold,
+            ..Plan::new(
+                projection,
+                &known.source,
+                &plugin,
+                "an operator asked for it",
+            )
+        };
+        let why = "it begins again from scratch";
+        let (generation, detail) = begin_beside(&transaction, &plan, known.live, why).await?;
+        tell(&*transaction).await?;
         transaction.commit().await?;
-        self.look_again().await;
+        self.registry.look_again().await;
         Ok(Decision {
             projection: projection.to_owned(),
             outcome: "rebuilding",
@@ -158,7 +141,7 @@ impl Generations {
             projection: projection.to_owned(),
             what: "that waits to be promoted".into(),
         })?;
-        if !self.release(&transaction, projection, candidate).await? {
+        if !release(&transaction, projection, &known, candidate).await? {
             // Nothing is committed: what is on its way goes on.
             return Err(GenerationError::Conflict(match candidate == known.live {
                 true => format!("generation {candidate} is the live one already"),
@@ -167,10 +150,10 @@ impl Generations {
                 ),
             }));
         }
-        tell(&transaction).await?;
+        tell(&*transaction).await?;
         transaction.commit().await?;
         drop(client);
-        self.look_again().await;
+        self.registry.look_again().await;
         self.promote_or_wait(projection, candidate, patience).await
     }
 
@@ -193,10 +176,10 @@ impl Generations {
             // Bytes that cannot run here are refused before anything changes.
             self.registry.load_stored(previous).await?;
             let decision = restore(&transaction, projection, &known, previous).await?;
-            tell(&transaction).await?;
+            tell(&*transaction).await?;
             transaction.commit().await?;
             drop(client);
-            self.look_again().await;
+            self.registry.look_again().await;
             return Ok(decision);
         }
         let kept = transaction
@@ -212,45 +195,12 @@ impl Generations {
                 ))
             })?;
         let generation: i64 = kept.get(0);
-        self.release(&transaction, projection, generation).await?;
-        tell(&transaction).await?;
+        release(&transaction, projection, &known, generation).await?;
+        tell(&*transaction).await?;
         transaction.commit().await?;
         drop(client);
-        self.look_again().await;
+        self.registry.look_again().await;
         self.promote_or_wait(projection, generation, PATIENCE).await
-    }
-
-    /// Makes a generation one that is promoted as soon as it can be, in the place of any other. `false` if it cannot.
-    async fn release(
-        &self,
-        transaction: &Transaction<'_>,
-        projection: &str,
-        generation: i64,
-    ) -> Result<bool, GenerationError> {
-        let why = "another generation is promoted instead";
-        let others = "update gobo.generations set state = case when promoted_at is null then 'dropping' else 'kept' end, reason = $3 \
-                       where projection = $1 and id <> $2 and purpose = 'projection' and state = 'building'";
-        let released = "update gobo.generations set state = 'building', hold = false, paused = false, trouble = null \
-                         where projection = $1 and id = $2 and purpose = 'projection' and state in ('building', 'kept')";
-        let there = transaction
-            .query_opt(
-                "select from gobo.generations where projection = $1 and id = $2",
-                &[&projection, &generation],
-            )
-            .await?;
-        if there.is_none() {
-            return Err(GenerationError::NoGeneration {
-                projection: projection.to_owned(),
-                what: generation.to_string(),
-            });
-        }
-        transaction
-            .execute(others, &[&projection, &generation, &why])
-            .await?;
-        let count = transaction
-            .execute(released, &[&projection, &generation])
-            .await?;
-        Ok(count == 1)
     }
 
     async fn promote_or_wait(
@@ -350,9 +300,9 @@ impl Generations {
                 )
             }
         };
-        tell(&transaction).await?;
+        tell(&*transaction).await?;
         transaction.commit().await?;
-        self.look_again().await;
+        self.registry.look_again().await;
         Ok(Decision {
             projection: projection.to_owned(),
             outcome: "cancelled",
@@ -387,9 +337,9 @@ impl Generations {
                 what: format!("{generation} that runs"),
             });
         }
-        tell(&transaction).await?;
+        tell(&*transaction).await?;
         transaction.commit().await?;
-        self.look_again().await;
+        self.registry.look_again().await;
         let what = match generation {
             Some(generation) => format!("generation {generation} of projection \"{projection}\""),
             None => format!("projection \"{projection}\""),
@@ -408,6 +358,43 @@ impl Generations {
             detail,
         })
     }
+}
+
+/// Makes a generation one that is promoted as soon as it can be, in the place of any other. `false` if it cannot.
+async fn release(
+    transaction: &Transaction<'_>,
+    projection: &str,
+    known: &Known,
+    generation: i64,
+) -> Result<bool, GenerationError> {
+    let there = transaction
+        .query_opt(
+            "select from gobo.generations where projection = $1 and id = $2",
+            &[&projection, &generation],
+        )
+        .await?;
+    if there.is_none() {
+        return Err(GenerationError::NoGeneration {
+            projection: projection.to_owned(),
+            what: generation.to_string(),
+        });
+    }
+    if known.candidate.is_some_and(|(id, _)| id != generation) {
+        cancel_candidate(
+            transaction,
+            projection,
+            "another generation is promoted instead",
+        )
+        .await?;
+    }
+    let released = transaction
+        .execute(
+            "update gobo.generations set state = 'building', hold = false, paused = false, trouble = null \
+              where projection = $1 and id = $2 and purpose = 'projection' and state in ('building', 'kept')",
+            &[&projection, &generation],
+        )
+        .await?;
+    Ok(released == 1)
 }
 
 impl From<Promoted> for Decision {

@@ -111,10 +111,10 @@ impl Generations {
                     .map_err(gone(base))?;
             }
         }
-        tell(&transaction).await?;
+        tell(&*transaction).await?;
         transaction.commit().await?;
         drop(client);
-        self.look_again().await;
+        self.registry.look_again().await;
         Ok(Decision {
             projection: projection.to_owned(),
             outcome: "replaying",
@@ -162,10 +162,10 @@ impl Generations {
             .ok_or_else(|| changed(projection))?;
         let (generation, position) =
             copy_live(&transaction, projection, &known, &plugin, label).await?;
-        tell(&transaction).await?;
+        tell(&*transaction).await?;
         transaction.commit().await?;
         drop(client);
-        self.look_again().await;
+        self.registry.look_again().await;
         let called = label.map_or(String::new(), |label| format!(" (\"{label}\")"));
         Ok(Decision {
             projection: projection.to_owned(),

@@ -143,7 +143,7 @@ impl Generations {
             "{}",
             done.detail
         );
-        self.look_again().await;
+        self.registry.look_again().await;
         Ok(Attempt::Done(done))
     }
 

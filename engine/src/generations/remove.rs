@@ -143,7 +143,7 @@ impl Generations {
             tokio::time::sleep(PAUSE).await;
         };
         tracing::info!(projection, generations = ?removed.generations, "{}", removed.detail);
-        self.look_again().await;
+        self.registry.look_again().await;
         Ok(removed)
     }
 
@@ -171,7 +171,7 @@ impl Generations {
                 schema::drop_view(&transaction, schema, name).await?;
             }
         }
-        tell(&transaction).await?;
+        tell(&*transaction).await?;
         transaction.commit().await?;
         Ok(Removed {
             detail: format!(

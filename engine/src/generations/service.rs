@@ -9,7 +9,7 @@ use super::promote::REST;
 use super::{GenerationError, Generations};
 use crate::progress::Progress;
 use crate::read_model::schema::SchemaError;
-use crate::registry::{Catalog, Purpose, State};
+use crate::registry::{Catalog, Purpose, State, tell};
 use crate::shutdown::Shutdown;
 
 /// How often it looks while something is being built.
@@ -51,6 +51,10 @@ impl Generations {
     async fn advance(&self, catalog: &Catalog, resting: &mut HashMap<i64, Instant>) -> bool {
         let mut is_building = false;
         resting.retain(|_, until| *until > Instant::now());
+        self.still_tried(|candidate| {
+            (catalog.generations.get(&candidate))
+                .is_some_and(|deployed| deployed.facts.state == State::Building)
+        });
         for deployed in catalog.generations.values() {
             let facts = &deployed.facts;
             if facts.state != State::Building || facts.paused {
@@ -135,11 +139,9 @@ impl Generations {
             )
             .await?;
         if done == 1 {
-            client
-                .batch_execute("select pg_notify('gobo_control', '')")
-                .await?;
+            tell(&**client).await?;
             drop(client);
-            self.look_again().await;
+            self.registry.look_again().await;
         }
         Ok(())
     }

@@ -87,10 +87,10 @@ impl Generations {
                 &[&projection, &Json(&decided)],
             )
             .await?;
-        tell(&transaction).await?;
+        tell(&*transaction).await?;
         transaction.commit().await?;
         drop(client);
-        self.look_again().await;
+        self.registry.look_again().await;
         tracing::info!(projection, settings = %json!(decided), "settings were changed");
         Ok(shown(&self.config, projection, &decided))
     }

@@ -110,7 +110,7 @@ impl Generations {
                 &[&known.live],
             )
             .await?;
-        tell(&transaction).await?;
+        tell(&*transaction).await?;
         transaction.commit().await?;
         Ok((known.live, row.get(0)))
     }

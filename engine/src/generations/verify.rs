@@ -38,9 +38,9 @@ impl Generations {
             },
         )
         .await?;
-        tell(&transaction).await?;
+        tell(&*transaction).await?;
         transaction.commit().await?;
-        self.look_again().await;
+        self.registry.look_again().await;
         Ok(Decision {
             projection: projection.to_owned(),
             outcome: "verifying",

@@ -101,6 +101,18 @@ pub(super) struct Trouble {
     pub(super) evidence: Evidence,
 }
 
+impl Trouble {
+    /// How many events to try next, to find the one: those before the blamed one, then that one alone; or half of them, when
+    /// nobody is blamed.
+    pub(super) fn fewer(&self) -> usize {
+        match self.event {
+            Some(0) => 1,
+            Some(event) => event as usize,
+            None => self.batch.len() / 2,
+        }
+    }
+}
+
 /// How certain it is that an event is to blame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TroubleKind {

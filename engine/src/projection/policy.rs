@@ -53,15 +53,7 @@ pub(super) async fn carefully(
                 tries = 0;
             }
             0 | 1 => tokio::time::sleep(std::time::Duration::from_millis(200)).await,
-            count => {
-                // The events before the blamed one, then that one alone; or halves, when nobody is blamed.
-                size = match trouble.event {
-                    Some(0) => 1,
-                    Some(event) => event as usize,
-                    None => count / 2,
-                };
-                tries = 0;
-            }
+            _ => (size, tries) = (trouble.fewer(), 0),
         }
     }
     Ok(())

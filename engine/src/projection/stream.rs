@@ -171,14 +171,7 @@ impl<'w> Run<'w> {
                     return Ok(Err(names(&trouble).into()));
                 }
                 0 | 1 => {}
-                count => {
-                    size = match trouble.event {
-                        Some(0) => 1,
-                        Some(event) => event as usize,
-                        None => count / 2,
-                    };
-                    tries = 0;
-                }
+                _ => (size, tries) = (trouble.fewer(), 0),
             }
         }
         Ok(Ok(()))

@@ -17,6 +17,7 @@ use super::status::{live_generation, parsed};
 use crate::api::body;
 use crate::api::problem::Problem;
 use crate::event::Position;
+use crate::registry::tell;
 
 /// Dead letters in one answer.
 const MAX_LETTERS: i64 = 1_000;
@@ -174,7 +175,7 @@ pub(crate) async fn ask_to_retry(
             &[&generation, &stream_id],
         )
         .await?;
-    wake(&transaction).await?;
+    tell(&*transaction).await?;
     transaction.commit().await?;
     Ok(count)
 }
@@ -303,7 +304,7 @@ pub(crate) async fn give_up(
             &[&generation, &stream_id],
         )
         .await?;
-    wake(&transaction).await?;
+    tell(&*transaction).await?;
     transaction.commit().await?;
     Ok(Discarded {
         position,
@@ -347,7 +348,7 @@ pub(crate) async fn try_again(admin: &Admin, name: &str) -> Result<bool, Problem
             &[&generation],
         )
         .await?;
-    wake(&transaction).await?;
+    tell(&*transaction).await?;
     transaction.commit().await?;
     Ok(cleared > 0)
 }
@@ -359,13 +360,6 @@ async fn durable(client: &mut Client) -> Result<Transaction<'_>, Problem> {
         .batch_execute("set local synchronous_commit = on")
         .await?;
     Ok(transaction)
-}
-
-async fn wake(transaction: &Transaction<'_>) -> Result<(), Problem> {
-    transaction
-        .batch_execute("select pg_notify('gobo_control', '')")
-        .await?;
-    Ok(())
 }
 
 /// A body of JSON whatever its content type; an empty one counts as `{}`.

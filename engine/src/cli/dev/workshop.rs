@@ -15,7 +15,7 @@ use super::sources::{Changes, Watched};
 use crate::deploy::{Action, DeployError, Mode, Origin, Outcome, Request};
 use crate::host::PluginHash;
 use crate::read_model::schema::SchemaError;
-use crate::registry::Registry;
+use crate::registry::{Registry, State};
 use crate::runtime::Tools;
 use crate::shutdown::Shutdown;
 
@@ -224,7 +224,7 @@ fn announce(outcome: &Outcome, registry: &Registry, bench: &mut Bench) {
             eprintln!("deployed {projection} as generation {generation}, rebuilding ...");
             let registry = registry.clone();
             bench.waiting.spawn(async move {
-                if becomes_live(&registry, &projection, generation).await {
+                if becomes_live(&registry, generation).await {
                     let after = seconds(saved.elapsed());
                     eprintln!("{projection} is live as generation {generation}, {after}{since}");
                 }
@@ -235,12 +235,12 @@ fn announce(outcome: &Outcome, registry: &Registry, bench: &mut Bench) {
 }
 
 /// Waits until readers see the generation. Gives false when it has been given up.
-async fn becomes_live(registry: &Registry, projection: &str, generation: i64) -> bool {
+async fn becomes_live(registry: &Registry, generation: i64) -> bool {
     let mut catalog = registry.catalog();
     loop {
         let picture = catalog.borrow_and_update().clone();
-        let live = picture.live(projection);
-        if live.is_some_and(|live| live.facts.generation == generation) {
+        let deployed = picture.generations.get(&generation);
+        if deployed.is_some_and(|one| one.facts.state == State::Live) {
             return true;
         }
         let is_there = picture.generations.contains_key(&generation)
