@@ -299,6 +299,7 @@ impl Parts {
                 readable,
                 self.progress.clone(),
                 query_limits(config),
+                &config.database.read_schema,
             ),
         }
     }
