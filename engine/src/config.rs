@@ -3,6 +3,7 @@
 //! `gobo.example.toml` documents every key.
 
 mod example;
+mod live;
 mod read;
 mod validate;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
+pub use live::Live;
 pub use read::ConfigError;
 
 /// The name of Gobo's own event store among the sources. It is there without being configured.
@@ -43,6 +45,8 @@ pub struct Config {
     pub generations: Generations,
     /// What HTTP clients may use.
     pub api: Api,
+    /// The change feed, and those who follow it.
+    pub live: Live,
     /// Event tables by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, SourceConfig>,
@@ -226,6 +230,7 @@ impl Default for Config {
             engine: EngineSettings::default(),
             generations: Generations::default(),
             api: Api::default(),
+            live: Live::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
         }
@@ -325,6 +330,7 @@ impl Config {
             synchronous_commit: engine.synchronous_commit,
             policy: Policy::default(),
             linger: Duration::ZERO,
+            most_told: self.live.max_changes,
         };
         if let Some(own) = self.projections.get(projection) {
             own.apply(&mut settings);

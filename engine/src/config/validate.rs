@@ -154,6 +154,7 @@ impl Config {
             api.request_timeout_ms,
             100..=3_600_000,
         )?;
+        self.live.check()?;
         if api.max_wait_ms >= api.request_timeout_ms {
             return refuse(
                 "api.max_wait_ms",
@@ -189,7 +190,7 @@ impl Config {
     }
 }
 
-fn within<N: PartialOrd + Display>(
+pub(super) fn within<N: PartialOrd + Display>(
     key: &str,
     value: N,
     range: RangeInclusive<N>,
