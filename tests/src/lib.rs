@@ -7,6 +7,7 @@ mod background;
 mod build;
 mod database;
 mod engine;
+mod random;
 mod redis;
 mod wait;
 
@@ -16,5 +17,6 @@ pub use database::{Database, connect, shared_cluster};
 pub use engine::{Answer, Gobo, Refusal};
 pub use gobo_cluster::redis::Persistence;
 pub use gobo_cluster::{Cluster, Options, RedisServer, Signal};
+pub use random::Random;
 pub use redis::{Redis, own_redis};
 pub use wait::{PATIENCE, wait_for, wait_until};
