@@ -21,6 +21,7 @@ mod http;
 mod import;
 mod metrics;
 mod migrate;
+mod openapi;
 mod operate;
 mod orders;
 mod past;

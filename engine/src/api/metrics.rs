@@ -69,6 +69,7 @@ pub fn measured(router: Router, admin: Admin) -> Router {
     };
     let metrics = Router::new()
         .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(super::method_not_allowed)
         .with_state(room);
     router
         .merge(metrics)

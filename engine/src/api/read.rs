@@ -20,6 +20,7 @@ use deadpool_postgres::Pool;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+pub(super) use self::headers::matches;
 use self::headers::{Answered, Format};
 use super::problem::Problem;
 use crate::progress::Progress;
