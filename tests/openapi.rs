@@ -144,6 +144,43 @@ async fn comments_of_the_source_stand_in_the_description_and_in_sql() {
     }
 }
 
+/// Asks everything that is described, with values that fit and values that do not, and judges the answers.
+fn ask_everything(gobo: &Gobo, wanted: &[&str]) {
+    let output = python(
+        Command::new(python_venv(REQUIREMENTS))
+            .args(["-m", "schemathesis.cli", "run"])
+            .arg(format!("{}/openapi.json", gobo.url()))
+            .args(wanted)
+            .args([
+                "--phases",
+                "examples,coverage,fuzzing",
+                "--max-examples",
+                "10",
+                "--seed",
+                "1",
+            ])
+            .args([
+                "--checks",
+                CHECKS,
+                "--generation-database",
+                "none",
+                "--no-color",
+            ])
+            .args(["--continue-on-failure", "--request-timeout", "10"])
+            .current_dir(gobo.folder()),
+    );
+    println!("{output}");
+}
+
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+    response_headers_conformance,response_schema_conformance,unsupported_method";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_engine_answers_as_it_describes() {
+    let scene = scene().await;
+    ask_everything(&scene.gobo, &["--exclude-tag", "admin"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_described_is_there_with_no_other_methods() {
     let scene = Scene::new("", &["orders"]).await;

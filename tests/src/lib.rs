@@ -8,6 +8,8 @@ mod build;
 mod database;
 mod engine;
 mod python;
+mod random;
+mod redis;
 mod wait;
 
 pub use background::Background;
@@ -16,4 +18,8 @@ pub use database::{Database, connect, shared_cluster};
 pub use engine::{Answer, Gobo, Refusal};
 pub use gobo_cluster::{Cluster, Options, Signal};
 pub use python::python_venv;
+pub use gobo_cluster::redis::Persistence;
+pub use gobo_cluster::{Cluster, Options, RedisServer, Signal};
+pub use random::Random;
+pub use redis::{Redis, own_redis};
 pub use wait::{PATIENCE, wait_for, wait_until};
