@@ -16,7 +16,6 @@ pub use background::Background;
 pub use build::{gobo_binary, wasm, wasm_bytes, workspace};
 pub use database::{Database, connect, shared_cluster};
 pub use engine::{Answer, Gobo, Refusal};
-pub use gobo_cluster::{Cluster, Options, Signal};
 pub use python::python_venv;
 pub use gobo_cluster::redis::Persistence;
 pub use gobo_cluster::{Cluster, Options, RedisServer, Signal};
