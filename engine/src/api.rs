@@ -7,6 +7,7 @@ mod drain;
 pub mod guard;
 pub mod health;
 pub mod metrics;
+pub mod openapi;
 pub mod problem;
 pub mod read;
 pub mod server;
@@ -26,6 +27,7 @@ use crate::redis::Redis;
 use admin::Admin;
 use guard::Guard;
 use health::Health;
+use openapi::Described;
 use problem::Problem;
 use read::Reader;
 use streams::Streams;
@@ -74,6 +76,8 @@ pub struct Rooms {
     pub streams: Streams,
     /// `/read`
     pub reader: Reader,
+    /// `/openapi.json`
+    pub described: Described,
     /// `/admin`, and `/console` on top of it
     pub admin: Admin,
     /// For `/metrics`.
@@ -85,6 +89,7 @@ pub fn router(config: &Config, rooms: Rooms) -> Router {
     let router = Router::new()
         .merge(streams::router(rooms.streams))
         .merge(rooms.reader.router())
+        .merge(openapi::router(rooms.described))
         .merge(console::router(rooms.admin.clone()))
         .merge(admin::router(rooms.admin.clone()))
         .fallback(not_found)
@@ -109,7 +114,7 @@ async fn not_found(request: Request) -> Problem {
         format!("there is nothing at {}", request.uri().path()),
     )
     .with_hint(
-        "Paths: /console, /read/{read_model}, /streams/{stream_id}/events, /events, /admin/projections, /metrics, /health/live, /health/ready",
+        "Paths: /console, /openapi.json, /read/{read_model}, /streams/{stream_id}/events, /events, /admin/projections, /metrics, /health/live, /health/ready",
     )
 }
 
