@@ -211,7 +211,7 @@ impl<'a> Ask<'a> {
         let request = parse::parse(&self.parameters, &self.shared.limits)?;
         let plan = match self.key {
             None => plan::rows(&live.model, &request, &self.shared.limits)?,
-            Some(key) => plan::row(&live.model, key, &request)?,
+            Some(key) => plan::row(&live.model, key, &request, &self.shared.limits)?,
         };
         let target = Target {
             generation: live.generation,

@@ -5,10 +5,11 @@
 
 mod after;
 mod condition;
+mod expression;
 mod page;
 
 use super::catalog::Standing;
-use super::plan::{Field, Plan};
+use super::plan::Plan;
 
 /// SQL with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,10 +136,10 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// One more parameter: what stands for it in the text.
-    fn bind(&mut self, field: Field<'_>, oid: u32, text: String) -> String {
+    /// One more parameter, named after `what` in messages: the text that stands for it.
+    fn bind(&mut self, what: &str, oid: u32, text: String) -> String {
         self.parameters.push(Bound {
-            column: field.name.to_owned(),
+            column: what.to_owned(),
             oid,
             text: Some(text),
         });
