@@ -3,7 +3,9 @@
 //! `gobo.example.toml` documents every key.
 
 mod example;
+mod live;
 mod read;
+mod redis;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -16,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
+pub use live::Live;
 pub use read::ConfigError;
+pub use redis::RedisSettings;
 
 /// The name of Gobo's own event store among the sources. It is there without being configured.
 pub const OWN_SOURCE: &str = "gobo";
@@ -43,6 +47,10 @@ pub struct Config {
     pub generations: Generations,
     /// What HTTP clients may use.
     pub api: Api,
+    /// A second cache, and a place for change feeds.
+    pub redis: RedisSettings,
+    /// The change feed, and those who follow it.
+    pub live: Live,
     /// Event tables by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, SourceConfig>,
@@ -226,6 +234,8 @@ impl Default for Config {
             engine: EngineSettings::default(),
             generations: Generations::default(),
             api: Api::default(),
+            redis: RedisSettings::default(),
+            live: Live::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
         }
@@ -325,6 +335,7 @@ impl Config {
             synchronous_commit: engine.synchronous_commit,
             policy: Policy::default(),
             linger: Duration::ZERO,
+            most_told: self.live.max_changes,
         };
         if let Some(own) = self.projections.get(projection) {
             own.apply(&mut settings);
@@ -381,6 +392,7 @@ impl Config {
     pub fn shown(&self) -> String {
         let mut shown = self.clone();
         shown.database.url = mask_password(&shown.database.url);
+        shown.redis.url = crate::redis::masked(&shown.redis.url);
         toml::to_string_pretty(&shown).unwrap_or_else(|error| format!("# {error}\n"))
     }
 }

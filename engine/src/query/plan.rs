@@ -38,6 +38,14 @@ pub struct Plan<'m> {
 }
 
 impl Plan<'_> {
+    /// The names of an answer's members.
+    pub fn columns(&self) -> Vec<&str> {
+        self.select
+            .iter()
+            .map(|output| output.name.as_str())
+            .collect()
+    }
+
     /// The cursor that continues after the row with these values of the sort columns.
     pub fn cursor(&self, values: Vec<Option<String>>) -> String {
         cursor::encode(&self.model.name, &self.sort, values)

@@ -1,15 +1,15 @@
 //! The lines of a page: which rows, in which order, and how each is written.
 
-use super::{Builder, Target};
+use super::{Builder, Lines, Target};
 use crate::query::parse::{Direction, Nulls};
 use crate::query::plan::{By, Plan, Sort};
 use crate::read_model::quote;
 
 impl Builder {
-    /// The lines of a page: number, JSON, and the sort columns' values.
+    /// The lines of a page: number, text, and the sort columns' values.
     ///
     /// Inside, `p`'s columns are `c1`, `c2` ...: first the outputs, then what the order needs besides.
-    pub(super) fn page(&mut self, plan: &Plan<'_>, target: Target<'_>) -> String {
+    pub(super) fn page(&mut self, plan: &Plan<'_>, target: Target<'_>, lines: Lines) -> String {
         let mut columns: Vec<String> = plan
             .select
             .iter()
@@ -31,7 +31,8 @@ impl Builder {
             })
             .collect();
         let names = plan.select.iter().enumerate();
-        let line = self.object(names.map(|(n, output)| (output.name.as_str(), inner(n))));
+        let members = names.map(|(n, output)| (output.name.as_str(), inner(n)));
+        let line = lines.line(self, members.collect());
         // Groups have no cursor.
         let places: Vec<String> = match plan.is_grouped() {
             true => Vec::new(),
@@ -66,7 +67,22 @@ impl Builder {
         )
     }
 
-    /// The rows that match the conditions, on whichever page: `from` and `where`, with the table alias `t`.
+    /// All rows of an answer, pages aside: a `from` clause.
+    pub(super) fn all_rows(&mut self, plan: &Plan<'_>, target: Target<'_>) -> String {
+        let matching = self.matching(plan, target);
+        if !plan.is_grouped() {
+            return matching;
+        }
+        let outputs: Vec<String> = plan
+            .select
+            .iter()
+            .map(|output| self.source("t", &output.source))
+            .collect();
+        let (outputs, grouped) = (outputs.join(", "), group_by(plan));
+        format!("from (select {outputs} {matching}{grouped}) as groups")
+    }
+
+    /// The read model's rows that match the conditions: `from` and `where`, with the table alias `t`.
     fn matching(&mut self, plan: &Plan<'_>, target: Target<'_>) -> String {
         format!(
             "from {}.{} t where {}",
