@@ -5,6 +5,7 @@
 mod example;
 mod live;
 mod read;
+mod redis;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
 pub use live::Live;
 pub use read::ConfigError;
+pub use redis::RedisSettings;
 
 /// The name of Gobo's own event store among the sources. It is there without being configured.
 pub const OWN_SOURCE: &str = "gobo";
@@ -47,6 +49,8 @@ pub struct Config {
     pub api: Api,
     /// The change feed, and those who follow it.
     pub live: Live,
+    /// A second cache, and a place for change feeds.
+    pub redis: RedisSettings,
     /// Event tables by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, SourceConfig>,
@@ -231,6 +235,7 @@ impl Default for Config {
             generations: Generations::default(),
             api: Api::default(),
             live: Live::default(),
+            redis: RedisSettings::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
         }
@@ -387,6 +392,7 @@ impl Config {
     pub fn shown(&self) -> String {
         let mut shown = self.clone();
         shown.database.url = mask_password(&shown.database.url);
+        shown.redis.url = crate::redis::masked(&shown.redis.url);
         toml::to_string_pretty(&shown).unwrap_or_else(|error| format!("# {error}\n"))
     }
 }
