@@ -47,10 +47,10 @@ pub struct Config {
     pub generations: Generations,
     /// What HTTP clients may use.
     pub api: Api,
-    /// The change feed, and those who follow it.
-    pub live: Live,
     /// A second cache, and a place for change feeds.
     pub redis: RedisSettings,
+    /// The change feed, and those who follow it.
+    pub live: Live,
     /// Event tables by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, SourceConfig>,
@@ -234,8 +234,8 @@ impl Default for Config {
             engine: EngineSettings::default(),
             generations: Generations::default(),
             api: Api::default(),
-            live: Live::default(),
             redis: RedisSettings::default(),
+            live: Live::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
         }

@@ -336,6 +336,7 @@ impl Parts {
                 readable,
                 self.progress.clone(),
                 query_limits(config),
+                &config.database.read_schema,
             ),
             redis: self.redis.clone(),
         }
