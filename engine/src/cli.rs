@@ -10,6 +10,7 @@ pub mod engine;
 pub mod events;
 pub mod generations;
 pub mod import;
+pub mod ingest;
 pub mod logs;
 pub mod past;
 pub mod redact;
@@ -68,6 +69,7 @@ enum Command {
     Redact(redact::RedactArgs),
     BackupPlan(backup_plan::BackupPlanArgs),
     Import(import::ImportArgs),
+    Ingest(ingest::IngestArgs),
 }
 
 /// Reads the command line and does what it says. Exit codes: 0 done, 1 failed, 2 the command or the configuration is wrong;
@@ -99,6 +101,7 @@ pub fn run() -> ExitCode {
         Command::Redact(args) => redact::run(&args),
         Command::BackupPlan(args) => serve::block_on(backup_plan::run(args)),
         Command::Import(args) => serve::block_on(import::run(args)),
+        Command::Ingest(args) => serve::block_on(ingest::run(args)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
