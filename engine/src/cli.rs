@@ -19,6 +19,7 @@ pub mod restart;
 pub mod serve;
 pub mod settings;
 pub mod status;
+pub mod token;
 pub mod verify;
 
 use std::io;
@@ -68,6 +69,7 @@ enum Command {
     Redact(redact::RedactArgs),
     BackupPlan(backup_plan::BackupPlanArgs),
     Import(import::ImportArgs),
+    Token(token::TokenArgs),
 }
 
 /// Reads the command line and does what it says. Exit codes: 0 done, 1 failed, 2 the command or the configuration is wrong;
@@ -99,6 +101,7 @@ pub fn run() -> ExitCode {
         Command::Redact(args) => redact::run(&args),
         Command::BackupPlan(args) => serve::block_on(backup_plan::run(args)),
         Command::Import(args) => serve::block_on(import::run(args)),
+        Command::Token(args) => serve::block_on(token::run(args)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,7 +114,7 @@ pub fn run() -> ExitCode {
                 || error.is::<replay::Unusable>()
                 || matches!(
                     error.downcast_ref(),
-                    Some(ServeError::Bind { .. } | ServeError::Database(_))
+                    Some(ServeError::Bind { .. } | ServeError::Database(_) | ServeError::Access(_))
                 );
             ExitCode::from(match is_usage {
                 true => 2,

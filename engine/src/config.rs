@@ -2,6 +2,7 @@
 //!
 //! `gobo.example.toml` documents every key.
 
+mod access;
 mod example;
 mod read;
 mod validate;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
+pub use access::{Access, Anonymous, Cors, Jwt, ReadModelSettings, Secret, is_role, usable_secret};
 pub use read::ConfigError;
 
 /// The name of Gobo's own event store among the sources. It is there without being configured.
@@ -43,12 +45,17 @@ pub struct Config {
     pub generations: Generations,
     /// What HTTP clients may use.
     pub api: Api,
+    /// Who may do what.
+    pub access: Access,
     /// Event tables by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, SourceConfig>,
     /// Settings of single projections by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub projections: BTreeMap<String, ProjectionSettings>,
+    /// Settings of single read models by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub read_models: BTreeMap<String, ReadModelSettings>,
 }
 
 /// How log lines look.
@@ -226,8 +233,10 @@ impl Default for Config {
             engine: EngineSettings::default(),
             generations: Generations::default(),
             api: Api::default(),
+            access: Access::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
+            read_models: BTreeMap::new(),
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::access::{self, Access};
 use crate::api::admin::Admin;
 use crate::api::health::{Health, Stage};
 use crate::api::read::Reader;
@@ -58,6 +59,9 @@ pub enum ServeError {
     /// The schema cannot be brought up to date.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
+    /// Access control has no usable keys.
+    #[error(transparent)]
+    Access(#[from] access::Unusable),
     /// Plugins cannot be run on this machine.
     #[error("plugins cannot be run: {0}")]
     Host(String),
@@ -111,8 +115,9 @@ pub async fn serve(
         &bounded(&config.api.request_timeout_ms.to_string()),
     );
     let activity = Activity::default();
+    let access = Access::new(&config, control.clone())?;
     let health = Arc::new(Health::new(control.clone(), activity.clone()));
-    let front = Front::new(&config, health.clone());
+    let front = Front::new(&config, access.clone(), health.clone());
     let server: JoinHandle<()> = tokio::spawn(server::serve(
         listener,
         front.router(),
@@ -124,6 +129,7 @@ pub async fn serve(
         config,
         database,
         control,
+        access,
         activity,
         &health,
         &front,
@@ -170,6 +176,7 @@ struct Parts {
     config: Arc<Config>,
     database: Database,
     control: Pool,
+    access: Access,
     sources: Sources,
     registry: Registry,
     deployer: Arc<Deployer>,
@@ -183,6 +190,7 @@ async fn start(
     config: Arc<Config>,
     database: Database,
     control: Pool,
+    access: Access,
     activity: Activity,
     health: &Health,
     front: &Front,
@@ -197,7 +205,12 @@ async fn start(
         tracing::warn!(error, "what is deployed cannot be read yet");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+    while let Err(error) = access.load().await {
+        tracing::warn!(error, "tokens cannot be read yet");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     let parts = Parts {
+        access,
         sources: Sources::start(&database, &config),
         deployer: Arc::new(Deployer::new(
             control.clone(),
@@ -249,6 +262,8 @@ impl Parts {
         services.spawn(named("registry", async move {
             registry.run(database, until).await;
         }));
+        let access = self.access.clone().run(self.registry.hints(), shutdown.clone());
+        services.spawn(named("access", access));
         if let Some(folder) = self.config.plugins.watch.clone() {
             let watcher = Watcher::new(folder, self.deployer.clone(), self.control.clone());
             services.spawn(named("watched folder", watcher.run(shutdown.clone())));

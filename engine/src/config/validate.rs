@@ -16,16 +16,6 @@ impl Config {
                  for example postgresql://user@localhost/database",
             );
         }
-        if !self.listen.ip().is_loopback() {
-            return refuse(
-                "listen",
-                format!(
-                    "{} can be reached from other machines, which needs access control, and that is not built yet: \
-                     listen on 127.0.0.1 and put a proxy that authenticates in front",
-                    self.listen
-                ),
-            );
-        }
         self.log
             .parse::<tracing_subscriber::EnvFilter>()
             .map_err(|error| ConfigError::Value {
@@ -34,7 +24,8 @@ impl Config {
             })?;
         self.check_read_schema()?;
         self.check_numbers()?;
-        self.check_names()
+        self.check_names()?;
+        self.check_access()
     }
 
     fn check_read_schema(&self) -> Result<(), ConfigError> {
@@ -189,7 +180,7 @@ impl Config {
     }
 }
 
-fn within<N: PartialOrd + Display>(
+pub(super) fn within<N: PartialOrd + Display>(
     key: &str,
     value: N,
     range: RangeInclusive<N>,
@@ -207,7 +198,7 @@ fn within<N: PartialOrd + Display>(
     )
 }
 
-fn refuse<T>(key: &str, message: impl Into<String>) -> Result<T, ConfigError> {
+pub(super) fn refuse<T>(key: &str, message: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::Value {
         key: key.to_owned(),
         message: message.into(),

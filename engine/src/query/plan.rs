@@ -217,7 +217,7 @@ fn own(model: &ReadModel) -> impl Iterator<Item = Field<'_>> {
 }
 
 /// The columns that a query may name: its own, and those that every row carries.
-fn fields(model: &ReadModel) -> impl Iterator<Item = Field<'_>> {
+pub(super) fn fields(model: &ReadModel) -> impl Iterator<Item = Field<'_>> {
     own(model).chain(SYSTEM.map(|(name, kind)| Field {
         name,
         kind: ColumnType::Scalar(kind),
