@@ -114,7 +114,12 @@ pub fn run() -> ExitCode {
                 || error.is::<replay::Unusable>()
                 || matches!(
                     error.downcast_ref(),
-                    Some(ServeError::Bind { .. } | ServeError::Database(_) | ServeError::Access(_))
+                    Some(
+                        ServeError::Bind { .. }
+                            | ServeError::Database(_)
+                            | ServeError::Redis(_)
+                            | ServeError::Access(_)
+                    )
                 );
             ExitCode::from(match is_usage {
                 true => 2,

@@ -4,7 +4,9 @@
 
 mod access;
 mod example;
+mod live;
 mod read;
+mod redis;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -18,7 +20,9 @@ use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
 pub use access::{Access, Anonymous, Cors, Jwt, ReadModelSettings, Secret, is_role, usable_secret};
+pub use live::Live;
 pub use read::ConfigError;
+pub use redis::RedisSettings;
 
 /// The name of Gobo's own event store among the sources. It is there without being configured.
 pub const OWN_SOURCE: &str = "gobo";
@@ -47,6 +51,10 @@ pub struct Config {
     pub api: Api,
     /// Who may do what.
     pub access: Access,
+    /// A second cache, and a place for change feeds.
+    pub redis: RedisSettings,
+    /// The change feed, and those who follow it.
+    pub live: Live,
     /// Event tables by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, SourceConfig>,
@@ -234,6 +242,8 @@ impl Default for Config {
             generations: Generations::default(),
             api: Api::default(),
             access: Access::default(),
+            redis: RedisSettings::default(),
+            live: Live::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
             read_models: BTreeMap::new(),
@@ -334,6 +344,7 @@ impl Config {
             synchronous_commit: engine.synchronous_commit,
             policy: Policy::default(),
             linger: Duration::ZERO,
+            most_told: self.live.max_changes,
         };
         if let Some(own) = self.projections.get(projection) {
             own.apply(&mut settings);
@@ -390,6 +401,7 @@ impl Config {
     pub fn shown(&self) -> String {
         let mut shown = self.clone();
         shown.database.url = mask_password(&shown.database.url);
+        shown.redis.url = crate::redis::masked(&shown.redis.url);
         toml::to_string_pretty(&shown).unwrap_or_else(|error| format!("# {error}\n"))
     }
 }

@@ -20,6 +20,7 @@ pub mod projection;
 pub mod read_model;
 pub mod progress;
 pub mod query;
+pub mod feed;
 
 // The control plane: it calls the flow, never the other way round.
 pub mod runtime;
@@ -34,4 +35,5 @@ pub mod config;
 pub mod cli;
 pub mod migrate;
 pub mod db;
+pub mod redis;
 pub mod shutdown;

@@ -45,6 +45,11 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/0005_redaction.sql"),
     },
     Migration {
+        version: 6,
+        name: "0006_feed.sql",
+        sql: include_str!("../migrations/0006_feed.sql"),
+    },
+    Migration {
         version: 7,
         name: "0007_access.sql",
         sql: include_str!("../migrations/0007_access.sql"),

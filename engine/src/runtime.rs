@@ -22,6 +22,7 @@ use crate::db::{Database, describe, describe_pool, is_infrastructure};
 use crate::deploy::Deployer;
 use crate::deploy::watch::Watcher;
 use crate::failure::Folder;
+use crate::feed;
 use crate::generations::Generations;
 use crate::generations::compare::Comparer;
 use crate::host::Host;
@@ -29,6 +30,7 @@ use crate::migrate::{self, MigrateError};
 use crate::ownership::{Activity, Node, Ownership};
 use crate::progress::Progress;
 use crate::query;
+use crate::redis::{Redis, Unusable};
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
 use crate::sources::Sources;
@@ -53,6 +55,9 @@ pub enum ServeError {
     /// The database's address is of no use.
     #[error("database.url: {0}")]
     Database(#[from] crate::db::Error),
+    /// Redis' address is of no use.
+    #[error("redis.url: {0}")]
+    Redis(#[from] Unusable),
     /// The database refuses us.
     #[error("the database cannot be used: {0}")]
     Refused(String),
@@ -116,7 +121,13 @@ pub async fn serve(
     );
     let activity = Activity::default();
     let access = Access::new(&config, control.clone())?;
-    let health = Arc::new(Health::new(control.clone(), activity.clone()));
+    let redis = config.redis.settings();
+    let redis = redis.as_ref().map(Redis::new).transpose()?;
+    let health = Arc::new(Health::new(
+        control.clone(),
+        activity.clone(),
+        redis.clone(),
+    ));
     let front = Front::new(&config, access.clone(), health.clone());
     let server: JoinHandle<()> = tokio::spawn(server::serve(
         listener,
@@ -125,11 +136,15 @@ pub async fn serve(
         shutdown.clone(),
     ));
     let for_services = shutdown.clone();
-    let starting = start(
-        config,
+    let outside = Outside {
         database,
         control,
         access,
+        redis,
+    };
+    let starting = start(
+        config,
+        outside,
         activity,
         &health,
         &front,
@@ -171,6 +186,14 @@ pub async fn serve(
     Ok(())
 }
 
+/// What is reached over connections.
+struct Outside {
+    database: Database,
+    control: Pool,
+    access: Access,
+    redis: Option<Redis>,
+}
+
 /// What everything else is made from.
 struct Parts {
     config: Arc<Config>,
@@ -183,19 +206,24 @@ struct Parts {
     generations: Generations,
     progress: Progress,
     activity: Activity,
+    redis: Option<Redis>,
 }
 
 /// Brings everything up, in the order in which one thing needs the other. Services give their name when they end.
 async fn start(
     config: Arc<Config>,
-    database: Database,
-    control: Pool,
-    access: Access,
+    outside: Outside,
     activity: Activity,
     health: &Health,
     front: &Front,
     shutdown: &Shutdown,
 ) -> Result<(JoinSet<&'static str>, Tools), ServeError> {
+    let Outside {
+        database,
+        control,
+        access,
+        redis,
+    } = outside;
     migrate_when_there(&database).await?;
     health.reached(Stage::Loading);
     let host = Host::new(config.plugin_limits(), config.cache_dir()).map_err(ServeError::Host)?;
@@ -220,6 +248,7 @@ async fn start(
         generations: Generations::new(control.clone(), registry.clone(), config.clone()),
         progress: Progress::new(),
         activity,
+        redis,
         config,
         database,
         control,
@@ -264,6 +293,9 @@ impl Parts {
         }));
         let access = self.access.clone().run(self.registry.hints(), shutdown.clone());
         services.spawn(named("access", access));
+        if let Some(redis) = self.redis.clone() {
+            services.spawn(named("redis", redis.run(shutdown.clone())));
+        }
         if let Some(folder) = self.config.plugins.watch.clone() {
             let watcher = Watcher::new(folder, self.deployer.clone(), self.control.clone());
             services.spawn(named("watched folder", watcher.run(shutdown.clone())));
@@ -273,6 +305,12 @@ impl Parts {
             .clone()
             .run(self.progress.clone(), shutdown.clone());
         services.spawn(named("generations", deciding));
+        let kept = feed::Kept {
+            minutes: self.config.live.keep_minutes,
+            commits: self.config.live.keep_commits,
+        };
+        let trimming = feed::Trimmer::new(self.control.clone(), kept).run(shutdown.clone());
+        services.spawn(named("feed", trimming));
         let running = self
             .ownership()
             .run(self.registry.catalog(), shutdown.clone());
@@ -314,7 +352,9 @@ impl Parts {
                 readable,
                 self.progress.clone(),
                 query_limits(config),
+                &config.database.read_schema,
             ),
+            redis: self.redis.clone(),
         }
     }
 

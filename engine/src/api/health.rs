@@ -15,6 +15,7 @@ use crate::access::Identity;
 use crate::db::describe_pool;
 use crate::ownership::Activity;
 use crate::query::rules::ADMIN;
+use crate::redis::Redis;
 
 /// How long the database may take to answer a probe.
 const PROBE: Duration = Duration::from_secs(2);
@@ -25,6 +26,7 @@ const FRESH: Duration = Duration::from_millis(200);
 pub struct Health {
     pool: Pool,
     activity: Activity,
+    redis: Option<Redis>,
     stage: Mutex<Stage>,
     probed: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
 }
@@ -43,11 +45,13 @@ pub enum Stage {
 }
 
 impl Health {
-    /// At the beginning. `pool` is asked whether the database answers, `activity` whether the loops can go on.
-    pub fn new(pool: Pool, activity: Activity) -> Self {
+    /// At the beginning. `pool` is asked whether the database answers, `activity` whether the loops can go on, and `redis`,
+    /// if there is one, whether it does.
+    pub fn new(pool: Pool, activity: Activity, redis: Option<Redis>) -> Self {
         Self {
             pool,
             activity,
+            redis,
             stage: Mutex::new(Stage::Migrating),
             probed: tokio::sync::Mutex::default(),
         }
@@ -111,8 +115,15 @@ async fn ready(
     };
     let troubles: Vec<String> = health.activity.troubles().into_values().collect();
     let ready = database.is_ok() && stage == Stage::Running && troubles.is_empty();
-    let body = json!({
-        "status": if ready { "ready" } else { "not ready" },
+    // Everything works without Redis, only slower.
+    let redis = health.redis.as_ref().map(|redis| redis.observed().trouble);
+    let degraded = matches!(redis, Some(Some(_)));
+    let mut body = json!({
+        "status": match ready {
+            true if degraded => "degraded",
+            true => "ready",
+            false => "not ready",
+        },
         "components": {
             "database": component(database.is_ok(), database.as_ref().err().map_or("", String::as_str)),
             "schema": component(stage > Stage::Migrating, "the schema is not up to date yet"),
@@ -121,6 +132,13 @@ async fn ready(
             "engine": component(stage == Stage::Running, if stage == Stage::Stopping { "stopping" } else { "starting" }),
         },
     });
+    if let Some(trouble) = redis {
+        body["components"]["redis"] = match trouble {
+            None => json!({ "status": "ok" }),
+            Some(why) if tells_why => json!({ "status": "degraded", "detail": why }),
+            Some(_) => json!({ "status": "degraded" }),
+        };
+    }
     let status = if ready {
         StatusCode::OK
     } else {

@@ -24,6 +24,7 @@ impl Config {
             })?;
         self.check_read_schema()?;
         self.check_numbers()?;
+        self.check_redis()?;
         self.check_names()?;
         self.check_access()
     }
@@ -145,6 +146,7 @@ impl Config {
             api.request_timeout_ms,
             100..=3_600_000,
         )?;
+        self.live.check()?;
         if api.max_wait_ms >= api.request_timeout_ms {
             return refuse(
                 "api.max_wait_ms",
@@ -255,6 +257,9 @@ mod tests {
             "engine.batch_events: 0 is not between 1 and",
         );
         check("[api]\nmax_wait_ms = 60000", "api.max_wait_ms");
+        check("[redis]\ntimeout_ms = 0", "redis.timeout_ms");
+        check("[redis]\nurl = 'http://host'", "redis.url: http://host");
+        check("[redis]\nprefix = 'a b'", "redis.prefix");
         check(
             "[projections.orders]\nsource = 'shop'",
             "projections.orders.source",
