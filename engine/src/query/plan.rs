@@ -8,6 +8,7 @@ mod order;
 mod output;
 
 pub use condition::Condition;
+pub(super) use expression::fields;
 pub use expression::{Expression, Field};
 pub use order::{By, Sort};
 pub use output::{Aggregate, Output, Source};
@@ -16,7 +17,7 @@ use super::parse::{self, Comparator, Literal, Request, Target, What};
 use super::scan::{self, Parameter, Plus};
 use super::{Limits, Place, Refusal, cursor, nearest};
 use crate::read_model::ReadModel;
-use expression::{fields, find};
+use expression::find;
 
 /// A checked query.
 #[derive(Debug, Clone, PartialEq, Eq)]

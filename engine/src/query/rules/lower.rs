@@ -11,7 +11,7 @@ use super::Claims;
 use super::parse::{Literal, Operand, Rule, Several, Tree};
 use crate::query::nearest;
 use crate::query::parse::{Comparator, Keyword};
-use crate::query::plan::{Condition, Field, fields};
+use crate::query::plan::{Condition, Expression, Field, fields};
 use crate::query::value;
 use crate::read_model::{ColumnType, ReadModel, Scalar};
 
@@ -173,7 +173,7 @@ fn lower<'m>(
             } else {
                 Keyword::Null
             };
-            Condition::Is(find(model, column)?, keyword)
+            Condition::Is(Expression::of(find(model, column)?), keyword)
         }
         Tree::Compare(Operand::Column(column), comparator, other) => {
             let field = find(model, column)?;
@@ -212,14 +212,11 @@ fn compare<'m>(
         Operand::Claim(path) => claim(claims, path).and_then(|claim| of_claim(field, claim)),
         Operand::Column(_) => None,
     };
-    let comparator = if negated {
-        opposite(comparator)
-    } else {
-        comparator
-    };
-    match value {
-        Some(value) => Condition::Compare(field, comparator, value),
-        None => always(false),
+    let holds = value.map(|value| Condition::Compare(Expression::of(field), comparator, value));
+    match (holds, negated) {
+        (None, _) => always(false),
+        (Some(holds), false) => holds,
+        (Some(holds), true) => Condition::Not(Box::new(holds)),
     }
 }
 
@@ -240,7 +237,10 @@ fn one_of<'m>(
         // It might be the very value of the row.
         return always(false);
     }
-    let one_of = Condition::In(field, values.into_iter().flatten().collect());
+    let one_of = Condition::In(
+        Expression::of(field),
+        values.into_iter().flatten().collect(),
+    );
     match negated {
         true => Condition::Not(Box::new(one_of)),
         false => one_of,
@@ -306,16 +306,5 @@ fn flipped(comparator: Comparator) -> Comparator {
         Comparator::Gt => Comparator::Lt,
         Comparator::Gte => Comparator::Lte,
         same => same,
-    }
-}
-
-fn opposite(comparator: Comparator) -> Comparator {
-    match comparator {
-        Comparator::Eq => Comparator::Neq,
-        Comparator::Neq => Comparator::Eq,
-        Comparator::Lt => Comparator::Gte,
-        Comparator::Lte => Comparator::Gt,
-        Comparator::Gt => Comparator::Lte,
-        Comparator::Gte => Comparator::Lt,
     }
 }
