@@ -111,10 +111,11 @@ impl Bench {
             progress.clone(),
             limits,
             "read",
+            Arc::default(),
         );
         Self {
             admin,
-            router: reader.router(),
+            router: reader.router().layer(Extension(Arc::new(Identity::anybody()))),
             progress,
             head,
             models,

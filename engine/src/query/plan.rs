@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::rules::Sight;
 use super::parse::{
     self, Comparator, Direction, Filter, Keyword, Literal, Name, Nulls, Request, Selected, Test,
 };
@@ -118,12 +119,14 @@ pub fn check_names(parameters: &[Parameter<'_>], model: &ReadModel) -> Result<()
     Ok(())
 }
 
-/// Checks a query of many rows.
+/// Checks a query of many rows: of those that `sight` lets the reader see.
 pub fn rows<'m>(
     model: &'m ReadModel,
     request: &Request,
     limits: &Limits,
+    sight: Sight<'_>,
 ) -> Result<Plan<'m>, Refusal> {
+    let mut seen = sight.conditions(model)?;
     let sort = order(model, request)?;
     let after = match &request.cursor {
         None => None,
@@ -138,7 +141,10 @@ pub fn rows<'m>(
     };
     Ok(Plan {
         model,
-        conditions: conditions(model, &request.filters)?,
+        conditions: {
+            seen.extend(conditions(model, &request.filters)?);
+            seen
+        },
         select: select(model, &request.select)?,
         sort,
         after,
@@ -148,7 +154,13 @@ pub fn rows<'m>(
 }
 
 /// Checks a query of the one row with this key, percent-encoded as it stands in the path.
-pub fn row<'m>(model: &'m ReadModel, key: &str, request: &Request) -> Result<Plan<'m>, Refusal> {
+pub fn row<'m>(
+    model: &'m ReadModel,
+    key: &str,
+    request: &Request,
+    sight: Sight<'_>,
+) -> Result<Plan<'m>, Refusal> {
+    let mut conditions = sight.conditions(model)?;
     let others = !request.filters.is_empty()
         || !request.order.is_empty()
         || request.limit.is_some()
@@ -179,7 +191,6 @@ pub fn row<'m>(model: &'m ReadModel, key: &str, request: &Request) -> Result<Pla
         )
         .hint("separate the parts by commas; write a comma inside a part as %2C, a slash as %2F"));
     }
-    let mut conditions = Vec::new();
     for (part, name) in parts.into_iter().zip(names) {
         // The names are columns, since the descriptor was checked.
         let Some(field) = find(model, name) else {

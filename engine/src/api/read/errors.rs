@@ -15,7 +15,7 @@ use crate::db::Cause;
 use crate::query::{Failure, Limits, Refusal, nearest};
 
 /// Our word, PostgREST's code, PostgREST's status. What PostgREST does not know keeps its word and its status.
-const TABLE: [(&str, &str, u16); 34] = [
+const TABLE: [(&str, &str, u16); 43] = [
     // The query string.
     ("invalid_select", "PGRST100", 400),
     ("invalid_filter", "PGRST100", 400),
@@ -49,6 +49,16 @@ const TABLE: [(&str, &str, u16); 34] = [
     ("not_supported", "PGRST127", 400),
     ("not_related", "PGRST200", 400),
     ("ambiguous_relation", "PGRST201", 300),
+    // Who asks.
+    ("credentials_missing", "PGRST302", 401),
+    ("credentials_malformed", "PGRST301", 401),
+    ("token_unknown", "PGRST301", 401),
+    ("jwt_invalid", "PGRST301", 401),
+    ("jwt_expired", "PGRST303", 401),
+    ("jwt_not_yet_valid", "PGRST303", 401),
+    ("jwt_claims", "PGRST303", 401),
+    ("role_missing", "42501", 403),
+    ("broken_rule", "XX000", 500),
     // Values and the database.
     ("invalid_value", "22P02", 400),
     ("statement_timeout", "57014", 500),
@@ -58,7 +68,7 @@ const TABLE: [(&str, &str, u16); 34] = [
 ];
 
 /// Says the problem that an answer tells as PostgREST would.
-pub(super) async fn as_postgrest(mut response: Response) -> Response {
+pub(in crate::api) async fn as_postgrest(mut response: Response) -> Response {
     let Some(Told(problem)) = response.extensions_mut().remove::<Told>() else {
         return response;
     };
