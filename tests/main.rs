@@ -23,6 +23,7 @@ mod import;
 mod live;
 mod metrics;
 mod migrate;
+mod openapi;
 mod operate;
 mod orders;
 mod past;

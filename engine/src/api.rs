@@ -9,6 +9,7 @@ mod drain;
 pub mod guard;
 pub mod health;
 pub mod metrics;
+pub mod openapi;
 pub mod problem;
 pub mod read;
 pub mod server;
@@ -29,6 +30,7 @@ use crate::redis::Redis;
 use admin::Admin;
 use guard::Guard;
 use health::Health;
+use openapi::Described;
 use problem::Problem;
 use read::Reader;
 use streams::Streams;
@@ -79,6 +81,8 @@ pub struct Rooms {
     pub streams: Streams,
     /// `/read`
     pub reader: Reader,
+    /// `/openapi.json`
+    pub described: Described,
     /// `/admin`, and `/console` on top of it
     pub admin: Admin,
     /// For `/metrics`.
@@ -90,6 +94,7 @@ pub fn router(config: &Config, rooms: Rooms) -> Router {
     let router = Router::new()
         .merge(streams::router(rooms.streams))
         .merge(rooms.reader.router())
+        .merge(openapi::router(rooms.described))
         .merge(console::router(rooms.admin.clone()))
         .merge(admin::router(rooms.admin.clone()))
         .fallback(not_found)
@@ -114,7 +119,7 @@ async fn not_found(request: Request) -> Problem {
         format!("there is nothing at {}", request.uri().path()),
     )
     .with_hint(
-        "Paths: /console, /read/{read_model}, /streams/{stream_id}/events, /events, /admin/projections, /metrics, /health/live, /health/ready",
+        "Paths: /console, /openapi.json, /read/{read_model}, /streams/{stream_id}/events, /events, /admin/projections, /metrics, /health/live, /health/ready",
     )
 }
 

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod events;
 pub mod generations;
 pub mod import;
+pub mod ingest;
 pub mod logs;
 pub mod past;
 pub mod redact;
@@ -69,6 +70,7 @@ enum Command {
     Redact(redact::RedactArgs),
     BackupPlan(backup_plan::BackupPlanArgs),
     Import(import::ImportArgs),
+    Ingest(ingest::IngestArgs),
     Token(token::TokenArgs),
 }
 
@@ -101,6 +103,7 @@ pub fn run() -> ExitCode {
         Command::Redact(args) => redact::run(&args),
         Command::BackupPlan(args) => serve::block_on(backup_plan::run(args)),
         Command::Import(args) => serve::block_on(import::run(args)),
+        Command::Ingest(args) => serve::block_on(ingest::run(args)),
         Command::Token(args) => serve::block_on(token::run(args)),
     };
     match done {

@@ -10,6 +10,7 @@
 pub mod event;
 pub mod store;
 pub mod import;
+pub mod ingest;
 pub mod source;
 pub mod host;
 pub mod descriptor;

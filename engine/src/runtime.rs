@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::access::{self, Access};
 use crate::api::admin::Admin;
 use crate::api::health::{Health, Stage};
+use crate::api::openapi::Described;
 use crate::api::read::Reader;
 use crate::api::streams::Streams;
 use crate::api::{Front, Rooms, server};
@@ -352,6 +353,11 @@ impl Parts {
                 store: Store::new(writers),
                 safe: self.sources.own_safe_head(),
                 body_limit: config.api.max_body_bytes,
+            },
+            described: Described {
+                catalog: readable.clone(),
+                limits: query_limits(config),
+                loopback: config.listen.ip().is_loopback(),
             },
             reader: Reader::new(
                 readers,

@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 
 use self::format::Format;
 use self::headers::Answered;
+pub(super) use self::headers::matches;
 use self::prefer::Preferences;
 use self::range::{Extent, Items};
 use super::problem::Problem;
@@ -315,7 +316,7 @@ impl<'a> Ask<'a> {
         let sight = self.shared.rules.sight(&self.model, self.viewer);
         let plan = match self.key {
             None => plan::rows(&live.model, &request, limits, sight)?,
-            Some(key) => plan::row(&live.model, key, &request, sight)?,
+            Some(key) => plan::row(&live.model, key, &request, limits, sight)?,
         };
         let target = Target {
             generation: live.generation,
