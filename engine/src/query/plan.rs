@@ -8,15 +8,16 @@ mod order;
 mod output;
 
 pub use condition::Condition;
-pub(super) use expression::fields;
 pub use expression::{Expression, Field};
 pub use order::{By, Sort};
 pub use output::{Aggregate, Output, Source};
 
 use super::parse::{self, Comparator, Literal, Request, Target, What};
+use super::rules::Sight;
 use super::scan::{self, Parameter, Plus};
 use super::{Limits, Place, Refusal, cursor, nearest};
 use crate::read_model::ReadModel;
+pub(super) use expression::fields;
 use expression::find;
 
 /// A checked query.
@@ -91,16 +92,19 @@ pub fn check_names(parameters: &[Parameter<'_>], model: &ReadModel) -> Result<()
     Ok(())
 }
 
-/// Checks a query of many rows.
+/// Checks a query of many rows: of those that `sight` lets the reader see.
 pub fn rows<'m>(
     model: &'m ReadModel,
     request: &Request,
     limits: &Limits,
+    sight: Sight<'_>,
 ) -> Result<Plan<'m>, Refusal> {
     related(model, request)?;
     let select = output::outputs(model, request.select.as_deref(), limits)?;
     let sort = order::order(model, request, &select, limits)?;
     let is_grouped = select.iter().any(Output::is_aggregate);
+    let mut conditions = sight.conditions(model)?;
+    conditions.extend(condition::conditions(model, &request.filters, limits)?);
     let after = match &request.cursor {
         None => None,
         Some(_) if is_grouped => {
@@ -121,7 +125,7 @@ pub fn rows<'m>(
     };
     Ok(Plan {
         model,
-        conditions: condition::conditions(model, &request.filters, limits)?,
+        conditions,
         select,
         sort,
         after,
@@ -136,6 +140,7 @@ pub fn row<'m>(
     key: &str,
     request: &Request,
     limits: &Limits,
+    sight: Sight<'_>,
 ) -> Result<Plan<'m>, Refusal> {
     related(model, request)?;
     let others = !request.filters.is_empty()
@@ -161,9 +166,11 @@ pub fn row<'m>(
         )
         .hint(format!("ask /read/{} with a filter", model.name)));
     }
+    let mut conditions = sight.conditions(model)?;
+    conditions.extend(key_conditions(model, key, limits)?);
     Ok(Plan {
         model,
-        conditions: key_conditions(model, key, limits)?,
+        conditions,
         select,
         sort: Vec::new(),
         after: None,
