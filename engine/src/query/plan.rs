@@ -35,6 +35,8 @@ pub struct Plan<'m> {
     pub limit: u64,
     /// So many rows are skipped.
     pub offset: i64,
+    /// The planner's estimate of the cost beyond which it is not run.
+    pub max_cost: Option<u64>,
 }
 
 impl Plan<'_> {
@@ -126,6 +128,7 @@ pub fn rows<'m>(
         after,
         limit: request.limit.unwrap_or(limits.rows).min(limits.rows),
         offset: request.offset,
+        max_cost: limits.cost,
     })
 }
 
@@ -168,6 +171,8 @@ pub fn row<'m>(
         after: None,
         limit: 1,
         offset: 0,
+        // Found by the key.
+        max_cost: None,
     })
 }
 
