@@ -401,6 +401,7 @@ fn query_limits(config: &Config) -> query::Limits {
     let defaults = query::Limits::default();
     query::Limits {
         rows: config.api.max_rows as u64,
+        cost: (config.api.max_cost > 0).then_some(config.api.max_cost),
         wait,
         default_wait: defaults.default_wait.min(wait),
         ..defaults
