@@ -5,6 +5,7 @@
 
 mod backup;
 mod boundaries;
+mod clients;
 mod cluster;
 mod compare;
 mod console;
