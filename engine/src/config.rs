@@ -5,6 +5,7 @@
 mod example;
 mod live;
 mod read;
+mod read_model;
 mod redis;
 mod validate;
 
@@ -20,6 +21,7 @@ use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
 pub use live::Live;
 pub use read::ConfigError;
+pub use read_model::{FeedTo, ReadModelSettings};
 pub use redis::RedisSettings;
 
 /// The name of Gobo's own event store among the sources. It is there without being configured.
@@ -57,6 +59,9 @@ pub struct Config {
     /// Settings of single projections by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub projections: BTreeMap<String, ProjectionSettings>,
+    /// Settings of single read models by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub read_models: BTreeMap<String, ReadModelSettings>,
 }
 
 /// How log lines look.
@@ -238,6 +243,7 @@ impl Default for Config {
             live: Live::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
+            read_models: BTreeMap::new(),
         }
     }
 }

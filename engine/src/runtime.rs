@@ -1,5 +1,6 @@
 //! Composes everything; starts and stops the services.
 
+mod publishing;
 mod readable;
 
 use std::net::SocketAddr;
@@ -136,14 +137,7 @@ pub async fn serve(
         control,
         redis,
     };
-    let starting = start(
-        config,
-        outside,
-        activity,
-        &health,
-        &front,
-        &for_services,
-    );
+    let starting = start(config, outside, activity, &health, &front, &for_services);
     let mut services = tokio::select! {
         () = shutdown.requested() => JoinSet::new(),
         started = starting => {
@@ -242,7 +236,8 @@ async fn start(
     };
     let mut services = JoinSet::new();
     let readable = parts.start_services(&mut services, shutdown);
-    let rooms = parts.rooms(readable).await;
+    let published = parts.start_publishing(&mut services, shutdown);
+    let rooms = parts.rooms(readable, published).await;
     front.open(crate::api::router(&parts.config, rooms));
     let tools = Tools {
         deployer: parts.deployer,
@@ -302,7 +297,11 @@ impl Parts {
         catalog
     }
 
-    async fn rooms(&self, readable: query::catalog::Catalog) -> Rooms {
+    async fn rooms(
+        &self,
+        readable: query::catalog::Catalog,
+        published: feed::publish::Published,
+    ) -> Rooms {
         let Self {
             config, database, ..
         } = self;
@@ -339,6 +338,7 @@ impl Parts {
                 &config.database.read_schema,
             ),
             redis: self.redis.clone(),
+            published,
         }
     }
 

@@ -33,7 +33,8 @@ fn keys() -> Vec<Key> {
     let mut keys = Vec::new();
     for (name, value) in example {
         match value {
-            Value::Table(_) if name == "sources" || name == "projections" => {}
+            Value::Table(_)
+                if ["sources", "projections", "read_models"].contains(&name.as_str()) => {}
             Value::Table(section) => keys.extend(section.into_iter().map(|(key, example)| Key {
                 section: Some(name.clone()),
                 name: key,
@@ -89,6 +90,7 @@ mod tests {
         config.engine.failures_dir = None;
         config.sources.clear();
         config.projections.clear();
+        config.read_models.clear();
         assert_eq!(
             Table::try_from(&config).unwrap(),
             Table::try_from(Config::default()).unwrap()

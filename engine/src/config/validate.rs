@@ -35,6 +35,7 @@ impl Config {
         self.check_read_schema()?;
         self.check_numbers()?;
         self.check_redis()?;
+        self.check_read_models()?;
         self.check_names()
     }
 
@@ -269,6 +270,10 @@ mod tests {
         check("[redis]\ntimeout_ms = 0", "redis.timeout_ms");
         check("[redis]\nurl = 'http://host'", "redis.url: http://host");
         check("[redis]\nprefix = 'a b'", "redis.prefix");
+        check(
+            "[read_models.orders]\nfeed = 'redis'",
+            "read_models.orders.feed: there is no Redis",
+        );
         check(
             "[projections.orders]\nsource = 'shop'",
             "projections.orders.source",
