@@ -2,10 +2,11 @@
 //!
 //! `gobo.example.toml` documents every key.
 
+mod access;
 mod example;
+mod feed;
 mod live;
 mod read;
-mod read_model;
 mod redis;
 mod validate;
 
@@ -19,9 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
+pub use access::{Access, Anonymous, Cors, Jwt, ReadModelSettings, Secret, is_role, usable_secret};
+pub use feed::FeedTo;
 pub use live::Live;
 pub use read::ConfigError;
-pub use read_model::{FeedTo, ReadModelSettings};
 pub use redis::RedisSettings;
 
 /// The name of Gobo's own event store among the sources. It is there without being configured.
@@ -49,6 +51,8 @@ pub struct Config {
     pub generations: Generations,
     /// What HTTP clients may use.
     pub api: Api,
+    /// Who may do what.
+    pub access: Access,
     /// A second cache, and a place for change feeds.
     pub redis: RedisSettings,
     /// The change feed, and those who follow it.
@@ -239,6 +243,7 @@ impl Default for Config {
             engine: EngineSettings::default(),
             generations: Generations::default(),
             api: Api::default(),
+            access: Access::default(),
             redis: RedisSettings::default(),
             live: Live::default(),
             sources: BTreeMap::new(),

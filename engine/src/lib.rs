@@ -30,6 +30,7 @@ pub mod registry;
 pub mod deploy;
 pub mod generations;
 pub mod ownership;
+pub mod access;
 pub mod api;
 pub mod config;
 pub mod cli;

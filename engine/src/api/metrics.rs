@@ -82,6 +82,7 @@ pub fn measured(
     };
     let metrics = Router::new()
         .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(super::method_not_allowed)
         .with_state(room);
     router
         .merge(metrics)

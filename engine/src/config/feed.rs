@@ -1,19 +1,10 @@
-//! `[read_models.NAME]`
+//! `read_models.NAME.feed`
 
 use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::read::ConfigError;
 use super::validate::refuse;
-
-/// `[read_models.NAME]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ReadModelSettings {
-    /// Where its changes are published.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub feed: Option<FeedTo>,
-}
 
 /// Where changes are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -32,7 +23,7 @@ impl Config {
         published.collect()
     }
 
-    pub(super) fn check_read_models(&self) -> Result<(), ConfigError> {
+    pub(super) fn check_feeds(&self) -> Result<(), ConfigError> {
         match self.published_read_models().first() {
             Some(name) if self.redis.url.is_empty() => refuse(
                 &format!("read_models.{name}.feed"),
