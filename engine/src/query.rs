@@ -14,6 +14,7 @@ pub mod parse;
 pub mod past;
 pub mod plan;
 mod rows;
+pub mod rules;
 pub mod scan;
 pub mod sql;
 mod value;

@@ -72,6 +72,7 @@ pub fn measured(router: Router, admin: Admin, redis: Option<Redis>) -> Router {
     };
     let metrics = Router::new()
         .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(super::method_not_allowed)
         .with_state(room);
     router
         .merge(metrics)

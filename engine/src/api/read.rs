@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 
 use self::format::Format;
 use self::headers::Answered;
+pub(super) use self::headers::matches;
 use self::prefer::Preferences;
 use self::range::{Extent, Items};
 use super::problem::Problem;
