@@ -87,7 +87,8 @@ pub fn rows(plan: &Plan<'_>, target: Target<'_>, shape: Shape) -> Statement {
     let most = target.answer_bytes;
     let body = shape.lines.body(
         &plan.columns(),
-        &format!("n <= {limit}"),
+        // Lines beyond are not even put together: what an answer may have at most is what the server needs for it at most.
+        &format!("n <= {limit} and upto <= {most}"),
         &mut builder.parameters,
     );
     let text = format!(
@@ -98,7 +99,7 @@ cross join (
     case when coalesce(sum(octet_length(line)) filter (where n <= {limit}), 0) <= {most}
       then {body} end as body,
     max(place) filter (where n = {limit}) as last
-  from ({page}) as lines
+  from (select *, sum(octet_length(line)) over (order by n rows unbounded preceding) as upto from ({page}) as lines) as lines
 ) as page",
         fresh = fresh_from(target.standing),
     );
