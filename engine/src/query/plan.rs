@@ -37,6 +37,8 @@ pub struct Plan<'m> {
     pub limit: u64,
     /// So many rows are skipped.
     pub offset: i64,
+    /// The planner's estimate of the cost beyond which it is not run.
+    pub max_cost: Option<u64>,
 }
 
 impl Plan<'_> {
@@ -131,6 +133,7 @@ pub fn rows<'m>(
         after,
         limit: request.limit.unwrap_or(limits.rows).min(limits.rows),
         offset: request.offset,
+        max_cost: limits.cost,
     })
 }
 
@@ -176,6 +179,8 @@ pub fn row<'m>(
         after: None,
         limit: 1,
         offset: 0,
+        // Found by the key.
+        max_cost: None,
     })
 }
 
