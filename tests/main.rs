@@ -3,6 +3,7 @@
 // Clippy knows only functions marked `#[test]` as tests, not what they call.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod backup;
 mod boundaries;
 mod clients;
@@ -23,6 +24,7 @@ mod import;
 mod live;
 mod metrics;
 mod migrate;
+mod openapi;
 mod operate;
 mod orders;
 mod past;

@@ -2,7 +2,9 @@
 //!
 //! `gobo.example.toml` documents every key.
 
+mod access;
 mod example;
+mod feed;
 mod live;
 mod read;
 mod redis;
@@ -18,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
+pub use access::{Access, Anonymous, Cors, Jwt, ReadModelSettings, Secret, is_role, usable_secret};
+pub use feed::FeedTo;
 pub use live::Live;
 pub use read::ConfigError;
 pub use redis::RedisSettings;
@@ -47,6 +51,8 @@ pub struct Config {
     pub generations: Generations,
     /// What HTTP clients may use.
     pub api: Api,
+    /// Who may do what.
+    pub access: Access,
     /// A second cache, and a place for change feeds.
     pub redis: RedisSettings,
     /// The change feed, and those who follow it.
@@ -57,6 +63,9 @@ pub struct Config {
     /// Settings of single projections by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub projections: BTreeMap<String, ProjectionSettings>,
+    /// Settings of single read models by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub read_models: BTreeMap<String, ReadModelSettings>,
 }
 
 /// How log lines look.
@@ -163,6 +172,8 @@ pub struct Api {
     pub max_requests: usize,
     /// Rows or events in one answer.
     pub max_rows: usize,
+    /// What the planner may expect a reader's query to cost; 0: anything.
+    pub max_cost: u64,
     /// How long a query of a reader may run.
     pub statement_timeout_ms: u64,
     /// How long a request may wait for a position.
@@ -234,10 +245,12 @@ impl Default for Config {
             engine: EngineSettings::default(),
             generations: Generations::default(),
             api: Api::default(),
+            access: Access::default(),
             redis: RedisSettings::default(),
             live: Live::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
+            read_models: BTreeMap::new(),
         }
     }
 }
@@ -305,6 +318,7 @@ impl Default for Api {
             max_connections: 1_024,
             max_requests: 512,
             max_rows: 1_000,
+            max_cost: 0,
             statement_timeout_ms: 10_000,
             max_wait_ms: 30_000,
             request_timeout_ms: 60_000,

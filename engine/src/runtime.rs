@@ -1,5 +1,6 @@
 //! Composes everything; starts and stops the services.
 
+mod publishing;
 mod readable;
 
 use std::net::SocketAddr;
@@ -11,8 +12,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::access::{self, Access};
 use crate::api::admin::Admin;
 use crate::api::health::{Health, Stage};
+use crate::api::openapi::Described;
 use crate::api::read::Reader;
 use crate::api::streams::Streams;
 use crate::api::{Front, Rooms, server};
@@ -63,6 +66,9 @@ pub enum ServeError {
     /// The schema cannot be brought up to date.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
+    /// Access control has no usable keys.
+    #[error(transparent)]
+    Access(#[from] access::Unusable),
     /// Plugins cannot be run on this machine.
     #[error("plugins cannot be run: {0}")]
     Host(String),
@@ -116,6 +122,7 @@ pub async fn serve(
         &bounded(&config.api.request_timeout_ms.to_string()),
     );
     let activity = Activity::default();
+    let access = Access::new(&config, control.clone())?;
     let redis = config.redis.settings();
     let redis = redis.as_ref().map(Redis::new).transpose()?;
     let health = Arc::new(Health::new(
@@ -123,7 +130,7 @@ pub async fn serve(
         activity.clone(),
         redis.clone(),
     ));
-    let front = Front::new(&config, health.clone());
+    let front = Front::new(&config, access.clone(), health.clone());
     let server: JoinHandle<()> = tokio::spawn(server::serve(
         listener,
         front.router(),
@@ -134,16 +141,10 @@ pub async fn serve(
     let outside = Outside {
         database,
         control,
+        access,
         redis,
     };
-    let starting = start(
-        config,
-        outside,
-        activity,
-        &health,
-        &front,
-        &for_services,
-    );
+    let starting = start(config, outside, activity, &health, &front, &for_services);
     let mut services = tokio::select! {
         () = shutdown.requested() => JoinSet::new(),
         started = starting => {
@@ -184,6 +185,7 @@ pub async fn serve(
 struct Outside {
     database: Database,
     control: Pool,
+    access: Access,
     redis: Option<Redis>,
 }
 
@@ -192,6 +194,7 @@ struct Parts {
     config: Arc<Config>,
     database: Database,
     control: Pool,
+    access: Access,
     sources: Sources,
     registry: Registry,
     deployer: Arc<Deployer>,
@@ -213,6 +216,7 @@ async fn start(
     let Outside {
         database,
         control,
+        access,
         redis,
     } = outside;
     migrate_when_there(&database).await?;
@@ -224,7 +228,12 @@ async fn start(
         tracing::warn!(error, "what is deployed cannot be read yet");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+    while let Err(error) = access.load().await {
+        tracing::warn!(error, "tokens cannot be read yet");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     let parts = Parts {
+        access,
         sources: Sources::start(&database, &config),
         deployer: Arc::new(Deployer::new(
             control.clone(),
@@ -242,7 +251,8 @@ async fn start(
     };
     let mut services = JoinSet::new();
     let readable = parts.start_services(&mut services, shutdown);
-    let rooms = parts.rooms(readable).await;
+    let published = parts.start_publishing(&mut services, shutdown);
+    let rooms = parts.rooms(readable, published).await;
     front.open(crate::api::router(&parts.config, rooms));
     let tools = Tools {
         deployer: parts.deployer,
@@ -261,6 +271,12 @@ impl Parts {
         let (models, refresh) = (watch::Sender::default(), Arc::new(Notify::new()));
         let catalog = query::catalog::Catalog::new(models.subscribe(), refresh.clone());
         readable::publish(&self.registry, &self.sources, &models);
+        let judging = readable::judge(
+            self.access.rules().clone(),
+            models.subscribe(),
+            shutdown.clone(),
+        );
+        services.spawn(named("row rules", judging));
         let publishing = readable::run(
             self.registry.clone(),
             self.sources.clone(),
@@ -277,6 +293,8 @@ impl Parts {
         services.spawn(named("registry", async move {
             registry.run(database, until).await;
         }));
+        let access = self.access.clone().run(self.registry.hints(), shutdown.clone());
+        services.spawn(named("access", access));
         if let Some(redis) = self.redis.clone() {
             services.spawn(named("redis", redis.run(shutdown.clone())));
         }
@@ -302,7 +320,11 @@ impl Parts {
         catalog
     }
 
-    async fn rooms(&self, readable: query::catalog::Catalog) -> Rooms {
+    async fn rooms(
+        &self,
+        readable: query::catalog::Catalog,
+        published: feed::publish::Published,
+    ) -> Rooms {
         let Self {
             config, database, ..
         } = self;
@@ -331,14 +353,21 @@ impl Parts {
                 safe: self.sources.own_safe_head(),
                 body_limit: config.api.max_body_bytes,
             },
+            described: Described {
+                catalog: readable.clone(),
+                limits: query_limits(config),
+                loopback: config.listen.ip().is_loopback(),
+            },
             reader: Reader::new(
                 readers,
                 readable,
                 self.progress.clone(),
                 query_limits(config),
                 &config.database.read_schema,
+                self.access.rules().clone(),
             ),
             redis: self.redis.clone(),
+            published,
         }
     }
 
@@ -372,6 +401,7 @@ fn query_limits(config: &Config) -> query::Limits {
     let defaults = query::Limits::default();
     query::Limits {
         rows: config.api.max_rows as u64,
+        cost: (config.api.max_cost > 0).then_some(config.api.max_cost),
         wait,
         default_wait: defaults.default_wait.min(wait),
         ..defaults

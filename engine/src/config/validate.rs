@@ -16,16 +16,6 @@ impl Config {
                  for example postgresql://user@localhost/database",
             );
         }
-        if !self.listen.ip().is_loopback() {
-            return refuse(
-                "listen",
-                format!(
-                    "{} can be reached from other machines, which needs access control, and that is not built yet: \
-                     listen on 127.0.0.1 and put a proxy that authenticates in front",
-                    self.listen
-                ),
-            );
-        }
         self.log
             .parse::<tracing_subscriber::EnvFilter>()
             .map_err(|error| ConfigError::Value {
@@ -35,7 +25,9 @@ impl Config {
         self.check_read_schema()?;
         self.check_numbers()?;
         self.check_redis()?;
-        self.check_names()
+        self.check_feeds()?;
+        self.check_names()?;
+        self.check_access()
     }
 
     fn check_read_schema(&self) -> Result<(), ConfigError> {
@@ -269,6 +261,10 @@ mod tests {
         check("[redis]\ntimeout_ms = 0", "redis.timeout_ms");
         check("[redis]\nurl = 'http://host'", "redis.url: http://host");
         check("[redis]\nprefix = 'a b'", "redis.prefix");
+        check(
+            "[read_models.orders]\nfeed = 'redis'",
+            "read_models.orders.feed: there is no Redis",
+        );
         check(
             "[projections.orders]\nsource = 'shop'",
             "projections.orders.source",

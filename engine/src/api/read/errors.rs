@@ -15,7 +15,7 @@ use crate::db::Cause;
 use crate::query::{Failure, Limits, Refusal, nearest};
 
 /// Our word, PostgREST's code, PostgREST's status. What PostgREST does not know keeps its word and its status.
-const TABLE: [(&str, &str, u16); 34] = [
+const TABLE: [(&str, &str, u16); 50] = [
     // The query string.
     ("invalid_select", "PGRST100", 400),
     ("invalid_filter", "PGRST100", 400),
@@ -32,6 +32,7 @@ const TABLE: [(&str, &str, u16); 34] = [
     ("duplicate_parameter", "PGRST100", 400),
     ("unsupported_parameter", "PGRST100", 400),
     ("query_too_large", "PGRST100", 400),
+    ("unknown_function", "PGRST100", 400),
     // Headers.
     ("range_not_satisfiable", "PGRST103", 416),
     ("unknown_schema", "PGRST106", 406),
@@ -49,6 +50,23 @@ const TABLE: [(&str, &str, u16); 34] = [
     ("not_supported", "PGRST127", 400),
     ("not_related", "PGRST200", 400),
     ("ambiguous_relation", "PGRST201", 300),
+    // Types. PostgREST answers 42883 with 404, as if there were no such resource.
+    ("unfit_operator", "42883", 400),
+    ("unfit_function", "42883", 400),
+    ("invalid_path", "42883", 400),
+    ("invalid_cast", "42846", 400),
+    ("unknown_type", "42704", 400),
+    ("unknown_configuration", "42704", 400),
+    // Who asks.
+    ("credentials_missing", "PGRST302", 401),
+    ("credentials_malformed", "PGRST301", 401),
+    ("token_unknown", "PGRST301", 401),
+    ("jwt_invalid", "PGRST301", 401),
+    ("jwt_expired", "PGRST303", 401),
+    ("jwt_not_yet_valid", "PGRST303", 401),
+    ("jwt_claims", "PGRST303", 401),
+    ("role_missing", "42501", 403),
+    ("broken_rule", "XX000", 500),
     // Values and the database.
     ("invalid_value", "22P02", 400),
     ("statement_timeout", "57014", 500),
@@ -58,7 +76,7 @@ const TABLE: [(&str, &str, u16); 34] = [
 ];
 
 /// Says the problem that an answer tells as PostgREST would.
-pub(super) async fn as_postgrest(mut response: Response) -> Response {
+pub(in crate::api) async fn as_postgrest(mut response: Response) -> Response {
     let Some(Told(problem)) = response.extensions_mut().remove::<Told>() else {
         return response;
     };
@@ -171,6 +189,12 @@ pub(super) fn failed(failure: Failure, limits: &Limits) -> Problem {
         .with_hint(
             "filter or sort by the key or an indexed column, ask for fewer rows, or page with a cursor",
         ),
+        Failure::TooCostly { cost, most } => Problem::bad_request(
+            "query_too_costly",
+            format!("the database expects this query to cost {cost}; {most} is allowed"),
+        )
+        .with_details(json!({"cost": cost, "max_cost": most}))
+        .with_hint("filter or sort by the key or an indexed column, or ask for fewer rows"),
         Failure::TooLarge { bytes } => Problem::bad_request(
             "answer_too_large",
             format!(

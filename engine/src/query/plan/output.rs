@@ -246,7 +246,7 @@ pub(super) fn unrelated(model: &ReadModel, relation: &Name) -> Refusal {
         Err(_) => "read models are related by references, which their plugin declares",
     };
     Refusal::new(
-        "unknown_relation",
+        "not_related",
         format!(
             "read model \"{}\" is not related to \"{shown}\"",
             model.name
