@@ -43,6 +43,8 @@ pub struct Config {
     pub generations: Generations,
     /// What HTTP clients may use.
     pub api: Api,
+    /// What is kept in memory of what was read.
+    pub cache: Cache,
     /// Event tables by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, SourceConfig>,
@@ -163,6 +165,14 @@ pub struct Api {
     pub request_timeout_ms: u64,
 }
 
+/// `[cache]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// For how long a look at a read model's freshness is good enough for readers who ask for nothing more.
+    pub max_age_ms: u64,
+}
+
 /// `[projections.NAME]`; everything but the source can also be changed while the engine runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -226,6 +236,7 @@ impl Default for Config {
             engine: EngineSettings::default(),
             generations: Generations::default(),
             api: Api::default(),
+            cache: Cache::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
         }
@@ -299,6 +310,12 @@ impl Default for Api {
             max_wait_ms: 30_000,
             request_timeout_ms: 60_000,
         }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { max_age_ms: 20 }
     }
 }
 

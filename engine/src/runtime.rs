@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::api::admin::Admin;
 use crate::api::health::{Health, Stage};
 use crate::api::read::Reader;
-use crate::api::streams::Streams;
+use crate::api::streams::{Projections, Streams};
 use crate::api::{Front, Rooms, server};
 use crate::config::Config;
 use crate::db::{Database, describe, describe_pool, is_infrastructure};
@@ -28,6 +28,7 @@ use crate::migrate::{self, MigrateError};
 use crate::ownership::{Activity, Node, Ownership};
 use crate::progress::Progress;
 use crate::query;
+use crate::query::board::{Board, Looks};
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
 use crate::sources::Sources;
@@ -276,6 +277,12 @@ impl Parts {
             ("statement_timeout", timeout.as_str()),
         ];
         let readers = database.pool("reader", connections, &settings);
+        let limits = query_limits(config);
+        let looks = Looks {
+            max_age: Duration::from_millis(config.cache.max_age_ms),
+            waiters: limits.waiters,
+        };
+        let board = Board::new(readers.clone(), self.progress.clone(), looks);
         let timeout = config.api.request_timeout_ms.to_string();
         let writers = database.pool("store", connections, &bounded(&timeout));
         Rooms {
@@ -292,14 +299,14 @@ impl Parts {
             streams: Streams {
                 store: Store::new(writers),
                 safe: self.sources.own_safe_head(),
+                projections: Projections {
+                    board: board.clone(),
+                    catalog: readable.clone(),
+                    limits: limits.clone(),
+                },
                 body_limit: config.api.max_body_bytes,
             },
-            reader: Reader::new(
-                readers,
-                readable,
-                self.progress.clone(),
-                query_limits(config),
-            ),
+            reader: Reader::new(readers, readable, board, limits),
         }
     }
 

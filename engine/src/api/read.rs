@@ -8,7 +8,6 @@ mod past;
 mod wait;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -18,13 +17,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use deadpool_postgres::Pool;
 use serde_json::json;
-use tokio::sync::Semaphore;
 
-use self::headers::{Answered, Format};
+use self::headers::Format;
+use self::wait::Wanted;
 use super::problem::Problem;
-use crate::progress::Progress;
+use crate::query::board::{Board, Since};
 use crate::query::catalog::{Catalog, Readable};
-use crate::query::parse::Request;
 use crate::query::plan::{self, Plan};
 use crate::query::scan::{self, Parameter, Plus};
 use crate::query::sql::{self, Target};
@@ -43,23 +41,19 @@ pub struct Reader {
 struct Shared {
     pool: Pool,
     catalog: Catalog,
-    progress: Progress,
+    board: Board,
     limits: Limits,
-    waiters: Semaphore,
-    checkpoints: wait::Checkpoints,
 }
 
 impl Reader {
     /// `pool` has sessions that can only read and that have a statement timeout.
-    pub fn new(pool: Pool, catalog: Catalog, progress: Progress, limits: Limits) -> Self {
+    pub fn new(pool: Pool, catalog: Catalog, board: Board, limits: Limits) -> Self {
         Self {
             shared: Arc::new(Shared {
-                waiters: Semaphore::new(limits.waiters),
                 pool,
                 catalog,
-                progress,
+                board,
                 limits,
-                checkpoints: wait::Checkpoints::default(),
             }),
         }
     }
@@ -217,56 +211,42 @@ impl<'a> Ask<'a> {
             generation: live.generation,
             standing: live.standing,
             schema: &live.schema,
-            min_position: request.min_position,
+            min_position: Some(i64::MAX),
             answer_bytes: self.shared.limits.answer_bytes,
         };
-        let mut is_late = false;
-        if let Some(position) = request.min_position {
-            let wait = request.wait.unwrap_or(self.shared.limits.default_wait);
-            is_late = match self.shared.reach(live, position, wait).await {
-                Ok(is_reached) => !is_reached,
-                Err(Stop::Refused(problem)) => {
-                    let fresh = crate::query::freshness(&self.shared.pool, &self.model, target);
-                    let answered = self.answered(live, &fresh.await?, &request, false).await;
-                    return Ok(answered.with(problem.into_response(), None));
-                }
-                Err(failed) => return Err(failed),
-            };
-            if is_late && !self.stale_is_ok {
-                return self.too_late(live, target, position, wait).await;
-            }
-        }
+        let wanted = match self.wait(live, &request).await? {
+            Ok(wanted) => wanted,
+            Err(response) => return Ok(response),
+        };
         let representation = headers::representation(&sql::rows(&plan, target), self.format);
         if self.headers.contains_key(header::IF_NONE_MATCH) {
-            let fresh = crate::query::freshness(&self.shared.pool, &self.model, target).await?;
+            let fresh = self.shared.board.look(live, Since::Lately).await?;
             let tag = Self::tag(live, &fresh, &representation);
             if let Some(tag) = tag.filter(|tag| headers::matches(self.headers, tag)) {
-                let answered = self.answered(live, &fresh, &request, is_late).await;
+                let answered = self.answered(live, &fresh, &wanted).await;
                 return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
             }
         }
-        self.read(live, &request, &plan, target, &representation, is_late)
-            .await
+        self.read(live, &wanted, &plan, target, &representation).await
     }
 
     async fn read(
         &self,
         live: &Readable,
-        request: &Request,
+        wanted: &Wanted,
         plan: &Plan<'_>,
         target: Target<'_>,
         representation: &str,
-        is_late: bool,
     ) -> Result<Response, Stop> {
         let answer = match crate::query::answer(&self.shared.pool, plan, target).await {
             Ok(answer) => answer,
             Err(Failure::Gone) => return Err(Stop::Failed(Failure::Gone)),
             Err(failure) => {
-                return Ok(self.failed(live, request, target, failure, is_late).await);
+                return Ok(self.failed(live, wanted, failure).await);
             }
         };
         let fresh = &answer.freshness;
-        let answered = self.answered(live, fresh, request, is_late).await;
+        let answered = self.answered(live, fresh, wanted).await;
         let is_single = self.key.is_some() || self.format == Format::Object;
         if is_single && answer.count != 1 {
             let problem = match self.key {
@@ -304,70 +284,20 @@ impl<'a> Ask<'a> {
     async fn failed(
         &self,
         live: &Readable,
-        request: &Request,
-        target: Target<'_>,
+        wanted: &Wanted,
         failure: Failure,
-        is_late: bool,
     ) -> Response {
         let is_away = matches!(failure, Failure::Pool(_) | Failure::Database(_));
         let response = problem(failure, &self.shared.limits).into_response();
         if is_away {
             return response;
         }
-        match crate::query::freshness(&self.shared.pool, &self.model, target).await {
+        match self.shared.board.look(live, Since::Lately).await {
             Ok(fresh) => {
-                let answered = self.answered(live, &fresh, request, is_late).await;
+                let answered = self.answered(live, &fresh, wanted).await;
                 answered.with(response, None)
             }
             Err(_) => response,
-        }
-    }
-
-    async fn too_late(
-        &self,
-        live: &Readable,
-        target: Target<'_>,
-        position: i64,
-        wait: Duration,
-    ) -> Result<Response, Stop> {
-        let fresh = crate::query::freshness(&self.shared.pool, &self.model, target).await?;
-        let head = live.upstream.head.borrow().head.max(fresh.position);
-        let mut detail = format!(
-            "read model \"{}\" is at position {}, and did not reach {position} within {} s",
-            self.model,
-            fresh.position,
-            wait.as_secs_f64()
-        );
-        if position > head {
-            detail.push_str(&format!(
-                "; no event has that position yet, the last one has {head}"
-            ));
-        }
-        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_yet", detail)
-            .with_details(json!({
-                "position": fresh.position, "min_position": position, "head_position": head
-            }))
-            .with_hint(
-                "try again, wait longer with wait=, or send \"Prefer: stale=ok\" to get the rows as they are",
-            )
-            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        let answered = Answered::new(live, &fresh, Some(position)).await;
-        Ok(answered.with(problem.into_response(), None))
-    }
-
-    async fn answered(
-        &self,
-        live: &Readable,
-        fresh: &Freshness,
-        request: &Request,
-        is_late: bool,
-    ) -> Answered {
-        let answered = Answered::new(live, fresh, request.min_position).await;
-        // It may have arrived after the wait and before the rows were read.
-        let is_stale = request.min_position.is_some_and(|p| fresh.position < p);
-        match is_late && is_stale {
-            true => answered.stale(),
-            false => answered,
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
 
+use super::board::Slot;
 use crate::event::{Micros, Position};
 use crate::read_model::ReadModel;
 
@@ -25,8 +26,12 @@ pub struct Readable {
     pub standing: Standing,
     /// The schema of that generation's tables.
     pub schema: String,
+    /// The name of its source.
+    pub source: String,
     /// Where the projection's events come from.
     pub upstream: Upstream,
+    /// How fresh it was when somebody looked last.
+    pub slot: Slot,
 }
 
 /// Who sees a generation.

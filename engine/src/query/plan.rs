@@ -152,7 +152,7 @@ pub fn row<'m>(model: &'m ReadModel, key: &str, request: &Request) -> Result<Pla
     if others {
         return Err(Refusal::new(
             "unsupported_parameter",
-            "a single row can be asked for select, as_of, min_position and wait only",
+            "a single row can be asked for select, as_of, min_position, max_lag and wait only",
         )
         .hint(format!(
             "filters, order and pages are for /read/{}",

@@ -23,7 +23,7 @@ pub struct Freshness {
     pub revision: i64,
     /// Events that could not be applied; counted up to [`sql::MAX_DEAD_LETTERS`].
     pub dead_letters: i64,
-    /// Positions of the first of them up to the position that was asked for.
+    /// Positions of the first of them.
     pub dead_positions: Vec<i64>,
 }
 
@@ -94,25 +94,35 @@ pub async fn answer(pool: &Pool, plan: &Plan<'_>, target: Target<'_>) -> Result<
 }
 
 /// Asks only how fresh a read model is.
-pub async fn freshness(pool: &Pool, model: &str, target: Target<'_>) -> Result<Freshness, Failure> {
-    let statement = sql::freshness(target, model);
-    let row = run(pool, &statement).await?.ok_or(Failure::Gone)?;
+pub(super) async fn freshness(pool: &Pool, model: &str, target: Target<'_>) -> Result<Freshness, Failure> {
+    let Statement { text, parameters } = sql::freshness(target, model);
+    let client = pool.get().await?;
+    // Prepared, unlike queries: there are as many texts as there are standings.
+    let prepared = client.prepare_cached(&text).await.map_err(classify)?;
+    let values: Vec<Text<'_>> = parameters.iter().map(|b| Text(b.text.as_deref())).collect();
+    let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as _).collect();
+    let row = client.query_opt(&prepared, &values).await;
+    let row = row.map_err(classify)?.ok_or(Failure::Gone)?;
     fresh(&row).map_err(Failure::Database)
 }
 
-/// Asks only for a generation's checkpoint.
-pub async fn checkpoint(pool: &Pool, generation: i64) -> Result<i64, Failure> {
+/// Which of these events a generation could not process.
+pub(super) async fn dead_letters(
+    pool: &Pool,
+    generation: i64,
+    positions: &[i64],
+) -> Result<Vec<i64>, Failure> {
     let client = pool.get().await?;
-    let row = client
-        .query_typed_opt(
-            "select position from gobo.checkpoints where generation = $1",
-            &[(&generation, Type::INT8)],
+    let rows = client
+        .query_typed(
+            "select position from gobo.dead_letters \
+              where generation = $1 and position = any ($2) and state <> 'discarded' order by position",
+            &[(&generation, Type::INT8), (&positions, Type::INT8_ARRAY)],
         )
         .await
         .map_err(classify)?;
-    row.ok_or(Failure::Gone)?
-        .try_get("position")
-        .map_err(Failure::Database)
+    let positions = rows.iter().map(|row| row.try_get(0));
+    positions.collect::<Result<_, _>>().map_err(Failure::Database)
 }
 
 fn fresh(row: &Row) -> Result<Freshness, Error> {

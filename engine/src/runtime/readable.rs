@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
+use crate::query::board::Slot;
 use crate::query::catalog::{ByName, Models, Published, Readable, Standing};
 use crate::read_model::ReadModel;
 use crate::read_model::schema::generation_schema;
@@ -75,6 +76,7 @@ fn readable(
     let kept = old.get(&model.name).filter(|old| {
         old.generation == facts.generation
             && old.projection == facts.projection
+            && old.source == facts.source
             && old.model == *model
             && old.upstream.head.same_channel(&upstream.head)
     });
@@ -85,7 +87,9 @@ fn readable(
             generation: facts.generation,
             standing,
             schema: generation_schema(facts.generation),
+            source: facts.source.clone(),
             upstream: upstream.clone(),
+            slot: Slot::default(),
         })
     }))
 }

@@ -29,9 +29,9 @@ impl Answered {
         answered.set("gobo-revision", fresh.revision);
         // What never moves on is not late.
         if live.standing == Standing::Live
-            && let Some(lag) = lag(live, fresh.position, head.safe).await
+            && let Some(lag) = live.slot.lag(live, fresh.position).await
         {
-            answered.set("gobo-lag-seconds", format!("{lag:.3}"));
+            answered.set("gobo-lag-seconds", format!("{:.3}", lag.as_secs_f64()));
         }
         if fresh.dead_letters > 0 {
             answered.set("gobo-dead-letters", dead_letters(fresh, min_position));
@@ -64,25 +64,13 @@ impl Answered {
     }
 }
 
-/// Seconds by which the oldest event that is not applied is old. Unknown when the source does not answer.
-async fn lag(live: &Readable, position: i64, safe: i64) -> Option<f64> {
-    if position >= safe {
-        return Some(0.0);
-    }
-    match (live.upstream.age_after)(position).await {
-        Ok(age) => Some(age.unwrap_or_default().as_secs_f64()),
-        Err(error) => {
-            tracing::debug!(%error, model = live.model.name, "the lag is unknown");
-            None
-        }
-    }
-}
-
 /// `3`, or `3; positions="17 23"` for a reader who asked for a position beyond them.
 fn dead_letters(fresh: &Freshness, min_position: Option<i64>) -> String {
     let mut text = fresh.dead_letters.to_string();
-    if min_position.is_some() && !fresh.dead_positions.is_empty() {
-        let positions: Vec<String> = fresh.dead_positions.iter().map(i64::to_string).collect();
+    let upto = min_position.unwrap_or(i64::MIN);
+    let positions = fresh.dead_positions.iter().filter(|p| **p <= upto);
+    let positions: Vec<String> = positions.map(i64::to_string).collect();
+    if !positions.is_empty() {
         text.push_str(&format!("; positions=\"{}\"", positions.join(" ")));
     }
     text
