@@ -1,7 +1,7 @@
 //! The same events give the same rows, however they are cut into batches and transactions, and wherever a run is
 //! interrupted.
 
-use gobo_tests::Database;
+use gobo_tests::{Database, Random};
 use serde_json::{Value, json};
 
 use crate::orders::{copy_of_events, feed};
@@ -23,13 +23,8 @@ const READ_MODELS: [&str; 5] = [
 
 /// Rows that many streams share, written, added to and deleted in turn.
 fn shared_rows(count: u64) -> Vec<Event> {
-    let mut random = 0x1234_5678_9abc_def1_u64;
-    let mut next = move |bound: u64| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random >> 20) % bound
-    };
+    let mut random = Random::new(0x1234_5678_9abc_def1);
+    let mut next = move |bound| random.below(bound);
     (0..count)
         .map(|number| {
             let id = format!("r{}", next(12));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gobo_tests::Database;
+use gobo_tests::{Database, Random};
 use serde_json::{Value, json};
 
 use crate::orders::copy_of_events;
@@ -15,13 +15,8 @@ type Owned = BTreeMap<String, (i64, String, i64)>;
 
 /// Events that make, change and delete rows, mostly those of their own stream.
 fn claims(count: u64) -> Vec<Event> {
-    let mut random = 0x0bad_cafe_f00d_u64;
-    let mut next = move |bound: u64| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random >> 20) % bound
-    };
+    let mut random = Random::new(0x0bad_cafe_f00d);
+    let mut next = move |bound| random.below(bound);
     let mut likely = BTreeMap::new();
     (0..count)
         .map(|number| {

@@ -1,7 +1,7 @@
 //! The fast fill of a generation that is being rebuilt: the same tables as those of a generation that followed the events,
 //! with bounded memory, through kills, stops and events that cannot be processed.
 
-use gobo_tests::{Database, wait_for, wait_until};
+use gobo_tests::{Database, Random, wait_for, wait_until};
 use serde_json::{Value, json};
 
 use crate::orders::{feed, head};
@@ -16,13 +16,8 @@ const GUESTS: [(&str, &str); 4] = [
 
 /// Rows of every type of column, shared by streams or not, written, added to, deleted and written again.
 fn rows_of_all_kinds(count: u64) -> Vec<Event> {
-    let mut random = 0x1234_5678_9abc_def1_u64;
-    let mut next = move |bound: u64| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random >> 20) % bound
-    };
+    let mut random = Random::new(0x1234_5678_9abc_def1);
+    let mut next = move |bound| random.below(bound);
     (0..count)
         .map(|number| {
             let (id, stream) = (format!("r{}", next(40)), format!("stream {}", next(20)));
@@ -216,13 +211,10 @@ async fn ten_kills_during_a_fast_fill_leave_the_tables_of_an_uninterrupted_run()
     append_orders(&scene.database, 10_000, 30_000).await;
     scene.wait_for("orders", head(&scene.database).await);
     let generation = rebuild(&scene, "orders");
-    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = Random::new(0x2545_f491_4f6c_dd1d);
     let mut interrupted = 0;
     let mut before = 0;
     for _ in 0..10 {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
         wait_for("some progress", async || {
             let state = state(&scene.database, generation).await;
             match state["bulk"] == false || state["position"].as_i64() > Some(before) {
@@ -232,7 +224,7 @@ async fn ten_kills_during_a_fast_fill_leave_the_tables_of_an_uninterrupted_run()
         })
         .await;
         // The moment is random on purpose, some questions later: anything may be half done.
-        for _ in 0..random % 8 {
+        for _ in 0..random.below(8) {
             state(&scene.database, generation).await;
         }
         scene.gobo.kill();

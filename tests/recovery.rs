@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gobo_tests::{Database, Gobo, wait_for};
+use gobo_tests::{Database, Gobo, Random, wait_for};
 
 use crate::orders::{checkpoint, copy_of_events, feed, head, rows};
 
@@ -33,7 +33,7 @@ async fn fifty_kills_leave_the_same_rows_as_an_uninterrupted_run() {
         &format!("{SMALL_BATCHES}lease_seconds = 2\n"),
     );
     deploy_shipped(&gobo);
-    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = Random::new(0x2545_f491_4f6c_dd1d);
     for kill in 0..50 {
         let before = checkpoint(&database).await;
         // The first kills come while there is much to do, the later ones at the head.
@@ -45,11 +45,8 @@ async fn fifty_kills_leave_the_same_rows_as_an_uninterrupted_run() {
             }
         })
         .await;
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
         // The moment is random on purpose, some questions later: anything may be half done.
-        for _ in 0..random % 30 {
+        for _ in 0..random.below(30) {
             checkpoint(&database).await;
         }
         gobo.kill();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use gobo_tests::wait_until;
+use gobo_tests::{Random, wait_until};
 use serde_json::{Value, json};
 
 use crate::scene::{Event, Scene, matched, order, raw};
@@ -207,13 +207,8 @@ fn refusals() -> Vec<Case> {
 
 /// Text that PostgreSQL cannot compress below its limit for keys.
 fn incompressible(length: usize) -> String {
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        char::from(b'!' + u8::try_from(random >> 32 & 0x3f).unwrap())
-    };
+    let mut random = Random::new(0x9e37_79b9_7f4a_7c15);
+    let mut next = || char::from(b'!' + u8::try_from(random.below(64)).unwrap());
     // Quotes and backslashes would only make the JSON longer.
     std::iter::repeat_with(&mut next)
         .filter(|c| !['"', '\\'].contains(c))

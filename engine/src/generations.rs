@@ -110,6 +110,17 @@ impl Generations {
         }
     }
 
+    /// Loads the code of what is live and of what is on its way to be, so that whoever then decides finds it in memory: a
+    /// compile with the lock of decisions held would hold up all others.
+    async fn load_ahead(&self, projection: &str) -> Result<(), GenerationError> {
+        let known = self.known_now(projection).await?;
+        self.registry.load_stored(known.hash).await?;
+        if let Some((_, candidate)) = known.candidate {
+            self.registry.load_stored(candidate).await?;
+        }
+        Ok(())
+    }
+
     /// Since when this node tries to promote a candidate.
     fn tried_since(&self, candidate: i64) -> Instant {
         let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);

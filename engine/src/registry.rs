@@ -14,7 +14,7 @@ use tokio_postgres::GenericClient;
 
 use crate::config::ProjectionSettings;
 use crate::db::{Database, describe, describe_pool};
-use crate::event::{Micros, Position};
+use crate::event::Position;
 use crate::host::{Host, LoadError, Plugin, PluginHash};
 use crate::read_model::ReadModel;
 use crate::shutdown::Shutdown;
@@ -70,10 +70,6 @@ pub struct Facts {
     pub paused: bool,
     /// Where it has to stop, for good or for a moment.
     pub until: Option<Position>,
-    /// The time that `until` was asked for as.
-    pub until_time: Option<Micros>,
-    /// The name that an operator gave it.
-    pub label: Option<String>,
     /// What was decided for the projection at run time.
     pub settings: ProjectionSettings,
 }
@@ -506,8 +502,6 @@ impl Facts {
             bulk: row.get("bulk"),
             paused: row.get("paused"),
             until: row.get("until"),
-            until_time: row.get("until_micros"),
-            label: row.get("label"),
             // What a newer engine wrote there is not this one's to judge.
             settings: serde_json::from_str(settings).unwrap_or_default(),
         })

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gobo_tests::{connect, wait_until, wasm_bytes};
+use gobo_tests::{Random, connect, wait_until, wasm_bytes};
 use serde_json::{Value, json};
 
 use super::{Load, Scene, alone, matched, run};
@@ -14,17 +14,6 @@ const DEEDS: usize = 70;
 
 const CONFIG: &str =
     "[projections.ledger]\npolicy = \"park\"\nbatch_events = 200\n[engine]\nlease_seconds = 2";
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 20) % bound
-    }
-}
 
 /// Amounts, now and then a fee, which only one of the two builds understands, now and then the end of an account.
 fn booking(number: u64) -> Value {
@@ -120,7 +109,7 @@ async fn nothing_differs_after_a_night_of_deploys_kills_and_rollbacks() {
     let reads = std::thread::scope(|scope| {
         let reader = scope.spawn(|| alone(read(&url, &stop)));
         let night = scope.spawn(|| {
-            let mut random = Random(SEED);
+            let mut random = Random::new(SEED);
             for _ in 0..DEEDS {
                 let goal = load.appended() + random.below(300);
                 wait_until("more events", || match load.appended() {

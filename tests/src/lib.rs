@@ -7,6 +7,7 @@ mod background;
 mod build;
 mod database;
 mod engine;
+mod random;
 mod wait;
 
 pub use background::Background;
@@ -14,4 +15,5 @@ pub use build::{gobo_binary, wasm, wasm_bytes, workspace};
 pub use database::{Database, connect, shared_cluster};
 pub use engine::{Answer, Gobo, Refusal};
 pub use gobo_cluster::{Cluster, Options, Signal};
+pub use random::Random;
 pub use wait::{PATIENCE, wait_for, wait_until};

@@ -78,6 +78,7 @@ impl Generations {
         hold: bool,
         from_scratch: bool,
     ) -> Result<Decision, GenerationError> {
+        self.load_ahead(projection).await?;
         let mut client = self.pool.get().await?;
         let transaction = client.transaction().await?;
         decide(&transaction).await?;

@@ -178,7 +178,7 @@ impl Generations {
         })
     }
 
-    async fn known_now(&self, projection: &str) -> Result<Known, GenerationError> {
+    pub(super) async fn known_now(&self, projection: &str) -> Result<Known, GenerationError> {
         let mut client = self.pool.get().await?;
         let transaction = client.transaction().await?;
         let known = find(&transaction, projection).await?;

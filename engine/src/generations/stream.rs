@@ -64,12 +64,7 @@ impl Generations {
         &self,
         projection: &str,
     ) -> Result<Vec<StreamRebuild>, GenerationError> {
-        let mut client = self.pool.get().await?;
-        let transaction = client.transaction().await?;
-        let known = find(&transaction, projection).await?;
-        drop(transaction);
-        drop(client);
-        let known = known.ok_or_else(|| GenerationError::NoProjection(projection.to_owned()))?;
+        let known = self.known_now(projection).await?;
         self.stream_rebuilds(known.live, None).await
     }
 
@@ -79,6 +74,7 @@ impl Generations {
         projection: &str,
         stream_id: &str,
     ) -> Result<(i64, bool), GenerationError> {
+        self.load_ahead(projection).await?;
         let mut client = self.pool.get().await?;
         let transaction = client.transaction().await?;
         let known = find(&transaction, projection).await?;

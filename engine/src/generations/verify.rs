@@ -9,6 +9,7 @@ const HOURS: i32 = 12;
 impl Generations {
     /// Begins to compute all rows of a projection anew, with the code that is live, for a comparison. One at a time.
     pub async fn verify(&self, projection: &str) -> Result<Decision, GenerationError> {
+        self.load_ahead(projection).await?;
         let mut client = self.pool.get().await?;
         let transaction = client.transaction().await?;
         decide(&transaction).await?;

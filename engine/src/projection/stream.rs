@@ -4,6 +4,7 @@
 //! it. The checkpoint stays where it is; rows of the stream that are not made any more go, its dead letters are settled, all
 //! in one transaction or not at all. What an operator discarded stays discarded.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -180,12 +181,13 @@ impl<'w> Run<'w> {
     /// Without the types that the plugin does not want, and without what was discarded.
     fn wanted(&self, session: &Session<'_>, read: Batch) -> Batch {
         let types = session.job.plugin.descriptor.event_types.as_deref();
+        let discarded: HashSet<Position> = (self.letters.iter())
+            .filter(|letter| letter.is_discarded)
+            .map(|letter| letter.position)
+            .collect();
         let is_wanted = |index: usize| {
-            let position = read.events()[index].position;
-            let discarded =
-                |letter: &StreamLetter| letter.is_discarded && letter.position == position;
             types.is_none_or(|types| types.iter().any(|kind| kind == read.kind(index)))
-                && !self.letters.iter().any(discarded)
+                && !discarded.contains(&read.events()[index].position)
         };
         let mut wanted = Batch::empty(read.through);
         for index in (0..read.len()).filter(|&index| is_wanted(index)) {
