@@ -1,0 +1,229 @@
+//! Answers that were read before: in this process, and in Redis where it is configured.
+//!
+//! Rows at a revision never change, so an answer is kept under everything that says which rows they are: incarnation,
+//! generation, read model, revision, and the query with its values and its form. It can only go unused, never be wrong;
+//! nothing has to be invalidated, and which revision is the present one is asked of the database
+//! ([`crate::query::board`]). Errors are never kept. What is kept goes after a while whether it is used or not, so that
+//! what was erased from the tables does not live on here.
+
+mod flight;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use moka::notification::RemovalCause;
+use moka::sync::Cache as Memory;
+use sha2::{Digest, Sha256};
+
+use self::flight::Flights;
+use crate::query::catalog::Readable;
+use crate::query::{Failure, Freshness};
+
+/// What an entry takes besides its texts, about.
+const OVERHEAD: usize = 256;
+/// An answer that would take more than this part of the memory is not kept.
+const LARGEST_PART: u64 = 8;
+
+/// How much is kept, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Bytes in this process; 0 keeps nothing.
+    pub bytes: u64,
+    /// After this long an answer goes.
+    pub keep: Duration,
+}
+
+/// The body of an answer, and what its headers say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// How many rows it has.
+    pub count: u64,
+    /// How many match the query, if that was asked for.
+    pub total: Option<i64>,
+    /// The rows.
+    pub body: Bytes,
+    /// Continues after the last row, if there are more.
+    pub next: Option<String>,
+}
+
+/// An entry, and how fresh it is.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// A state in which the rows are these.
+    pub fresh: Arc<Freshness>,
+    /// The rows.
+    pub entry: Arc<Entry>,
+}
+
+/// What a query shows, revision and generation aside: everything that the answer's body depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Representation(pub [u8; 32]);
+
+/// Names an entry: the same for the same rows in the same form only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    generation: i64,
+    hash: [u8; 32],
+}
+
+impl Key {
+    /// `None` while nobody can tell what a revision means.
+    pub fn new(model: &Readable, fresh: &Freshness, shown: &Representation) -> Option<Self> {
+        let incarnation = fresh.incarnation.as_deref()?;
+        let mut hash = Sha256::new();
+        for text in [incarnation, &model.model.name] {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        }
+        hash.update(model.generation.to_be_bytes());
+        hash.update(fresh.revision.to_be_bytes());
+        hash.update(shown.0);
+        Some(Self {
+            generation: model.generation,
+            hash: hash.finalize().into(),
+        })
+    }
+}
+
+/// Keeps answers. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    memory: Option<Memory<Key, Arc<Entry>>>,
+    most: u64,
+    flights: Flights,
+    counts: Arc<Tally>,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    shared: AtomicU64,
+    evictions: AtomicU64,
+}
+
+/// What happened since the start, and what is kept now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Answers that were in memory.
+    pub hits: u64,
+    /// Answers that were not.
+    pub misses: u64,
+    /// Those of them that another reader was fetching already.
+    pub shared: u64,
+    /// Entries that made room for others.
+    pub evictions: u64,
+    /// Entries in memory.
+    pub entries: u64,
+    /// Bytes in memory.
+    pub bytes: u64,
+}
+
+impl Cache {
+    /// An empty cache.
+    pub fn new(settings: Settings) -> Self {
+        let counts = Arc::<Tally>::default();
+        Self {
+            shared: Arc::new(Shared {
+                memory: (settings.bytes > 0).then(|| memory(settings, &counts)),
+                most: settings.bytes / LARGEST_PART,
+                flights: Flights::default(),
+                counts,
+            }),
+        }
+    }
+
+    /// The rows of a query: kept ones, if the read model is as `fresh` says, else what `read` gives, which is kept. Whoever
+    /// asks for the same rows meanwhile gets the same.
+    pub async fn rows(
+        &self,
+        model: &Readable,
+        fresh: Arc<Freshness>,
+        shown: &Representation,
+        read: impl AsyncFnOnce() -> Result<Found, Failure>,
+    ) -> Result<Found, Failure> {
+        let shared = &*self.shared;
+        let (Some(memory), Some(key)) = (&shared.memory, Key::new(model, &fresh, shown)) else {
+            return read().await;
+        };
+        if let Some(entry) = memory.get(&key) {
+            shared.counts.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(Found { fresh, entry });
+        }
+        shared.counts.misses.fetch_add(1, Ordering::Relaxed);
+        let mut flight = shared.flights.join(key);
+        if let Some(found) = flight.landed().await {
+            shared.counts.shared.fetch_add(1, Ordering::Relaxed);
+            // The rows of this revision, which `fresh` is right for as well; or those of a later one.
+            return Ok(match found.fresh.revision == fresh.revision {
+                true => Found { fresh, ..found },
+                false => found,
+            });
+        }
+        let found = read().await.inspect_err(|_| flight.failed())?;
+        self.keep(model, shown, &found);
+        flight.landed_with(found.clone());
+        Ok(found)
+    }
+
+    fn keep(&self, model: &Readable, shown: &Representation, found: &Found) {
+        let key = Key::new(model, &found.fresh, shown);
+        if let (Some(memory), Some(key)) = (&self.shared.memory, key)
+            && u64::from(weight(&found.entry)) <= self.shared.most
+        {
+            memory.insert(key, found.entry.clone());
+        }
+    }
+
+    /// Drops what is kept of other generations than these: nobody can ask for it any more.
+    pub fn retain(&self, generations: impl Fn(i64) -> bool + Send + Sync + 'static) {
+        if let Some(memory) = &self.shared.memory {
+            // Fails only for a cache that was built without support for it.
+            let _ = memory.invalidate_entries_if(move |key, _| !generations(key.generation));
+        }
+    }
+
+    /// What happened since the start.
+    pub fn counts(&self) -> Counts {
+        let Shared { memory, counts, .. } = &*self.shared;
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Counts {
+            hits: count(&counts.hits),
+            misses: count(&counts.misses),
+            shared: count(&counts.shared),
+            evictions: count(&counts.evictions),
+            entries: memory.as_ref().map_or(0, Memory::entry_count),
+            bytes: memory.as_ref().map_or(0, Memory::weighted_size),
+        }
+    }
+}
+
+fn memory(settings: Settings, counts: &Arc<Tally>) -> Memory<Key, Arc<Entry>> {
+    let counts = counts.clone();
+    Memory::builder()
+        .max_capacity(settings.bytes)
+        .weigher(|_, entry: &Arc<Entry>| weight(entry))
+        .time_to_live(settings.keep)
+        .support_invalidation_closures()
+        .eviction_listener(move |_, _, cause| {
+            if cause == RemovalCause::Size {
+                counts.evictions.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+        .build()
+}
+
+fn weight(entry: &Entry) -> u32 {
+    let next = entry.next.as_ref().map_or(0, String::len);
+    u32::try_from(entry.body.len() + next + OVERHEAD).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;
