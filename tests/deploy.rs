@@ -2,6 +2,7 @@
 
 pub(crate) mod module;
 mod operate;
+mod references;
 mod refused;
 mod start;
 mod watched;
@@ -150,11 +151,15 @@ async fn new_code_over_the_same_tables_goes_on_from_the_checkpoint() {
     assert_eq!(second["outcome"], "swapped");
     assert_eq!(second["generation"], first["generation"]);
     assert_ne!(second["hash"], first["hash"]);
-    let about = "SELECT col_description('read.things'::regclass, 2) AS about, \
-                 (SELECT error IS NULL FROM gobo.checkpoints) AS mended";
+    let about = format!(
+        "SELECT col_description('read.things'::regclass, 2) AS view, \
+                col_description('gobo_g{}.things'::regclass, 2) AS table, \
+                (SELECT error IS NULL FROM gobo.checkpoints) AS mended",
+        first["generation"]
+    );
     assert_eq!(
-        database.query_json(about).await,
-        json!([{ "about": "How many there are.", "mended": true }])
+        database.query_json(&about).await,
+        json!([{ "view": "How many there are.", "table": "How many there are.", "mended": true }])
     );
     let status = gobo.get("/admin/projections/things").expect(200).json();
     assert_eq!(status["hash"], second["hash"]);

@@ -113,6 +113,7 @@ fn model(name: &str, columns: &str, key: &[&str]) -> ReadModel {
         key: key.iter().map(place).collect(),
         columns,
         indexes: Vec::new(),
+        references: Vec::new(),
     }
 }
 

@@ -32,6 +32,7 @@ mod readme;
 mod rebuild_fill;
 mod recovery;
 mod redact;
+mod redis;
 mod sandbox;
 mod scene;
 mod sdk;

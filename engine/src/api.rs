@@ -22,6 +22,7 @@ use axum::response::{IntoResponse, Response};
 use tower_service::Service;
 
 use crate::config::Config;
+use crate::redis::Redis;
 use admin::Admin;
 use guard::Guard;
 use health::Health;
@@ -75,6 +76,8 @@ pub struct Rooms {
     pub reader: Reader,
     /// `/admin`, and `/console` on top of it
     pub admin: Admin,
+    /// For `/metrics`.
+    pub redis: Option<Redis>,
 }
 
 /// Everything but health, composed.
@@ -86,7 +89,8 @@ pub fn router(config: &Config, rooms: Rooms) -> Router {
         .merge(admin::router(rooms.admin.clone()))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
-    metrics::measured(router, rooms.admin).layer(DefaultBodyLimit::max(config.api.max_body_bytes))
+    metrics::measured(router, rooms.admin, rooms.redis)
+        .layer(DefaultBodyLimit::max(config.api.max_body_bytes))
 }
 
 async fn pass(behind: Arc<OnceLock<Router>>, request: Request) -> Response {

@@ -111,7 +111,7 @@ pub fn run() -> ExitCode {
                 || error.is::<replay::Unusable>()
                 || matches!(
                     error.downcast_ref(),
-                    Some(ServeError::Bind { .. } | ServeError::Database(_))
+                    Some(ServeError::Bind { .. } | ServeError::Database(_) | ServeError::Redis(_))
                 );
             ExitCode::from(match is_usage {
                 true => 2,

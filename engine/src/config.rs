@@ -4,6 +4,7 @@
 
 mod example;
 mod read;
+mod redis;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
 pub use read::ConfigError;
+pub use redis::RedisSettings;
 
 /// The name of Gobo's own event store among the sources. It is there without being configured.
 pub const OWN_SOURCE: &str = "gobo";
@@ -45,6 +47,8 @@ pub struct Config {
     pub api: Api,
     /// What is kept in memory of what was read.
     pub cache: Cache,
+    /// A second cache, and a place for change feeds.
+    pub redis: RedisSettings,
     /// Event tables by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, SourceConfig>,
@@ -237,6 +241,7 @@ impl Default for Config {
             generations: Generations::default(),
             api: Api::default(),
             cache: Cache::default(),
+            redis: RedisSettings::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
         }
@@ -398,6 +403,7 @@ impl Config {
     pub fn shown(&self) -> String {
         let mut shown = self.clone();
         shown.database.url = mask_password(&shown.database.url);
+        shown.redis.url = crate::redis::masked(&shown.redis.url);
         toml::to_string_pretty(&shown).unwrap_or_else(|error| format!("# {error}\n"))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything that can be refused is refused off to the side or rolled back: a failed deploy changes nothing.
 
+mod references;
 mod steps;
 mod tables;
 pub mod watch;
@@ -137,6 +138,18 @@ pub enum DeployError {
         /// What differs, one sentence each.
         differences: Vec<String>,
     },
+    /// A reference to a read model that has another key.
+    #[error(
+        "read model \"{read_model}\": its reference \"{reference}\" does not fit: {why}"
+    )]
+    Reference {
+        /// The read model that refers.
+        read_model: String,
+        /// The reference's name.
+        reference: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A preview of what is not there yet.
     #[error(
         "projection \"{0}\" is new: there are no rows to compare its rows with. Deploy it without --preview"
@@ -250,6 +263,7 @@ impl Deployer {
         let mut client = self.pool.get().await?;
         let transaction = client.transaction().await?;
         decide(&transaction).await?;
+        references::check(&transaction, &plugin.descriptor).await?;
         let name = &plugin.descriptor.name;
         let hold = request.hold || request.mode == Mode::Preview;
         let (action, generation, detail) = match find(&transaction, name).await? {

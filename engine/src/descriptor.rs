@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::read_model::{Column, ReadModel};
+use crate::read_model::{Column, ReadModel, Reference};
 
 /// A checked descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,7 @@ const RESERVED: [&str; 15] = [
 const MAX_READ_MODELS: usize = 32;
 const MAX_COLUMNS: usize = 200;
 const MAX_INDEXES: usize = 16;
+const MAX_REFERENCES: usize = 16;
 /// PostgreSQL's limit on index columns.
 const MAX_INDEX_COLUMNS: usize = 32;
 const MAX_NAME: usize = 63;
@@ -92,6 +93,8 @@ struct RawReadModel {
     key: Vec<String>,
     #[serde(default)]
     indexes: Vec<RawIndex>,
+    #[serde(default)]
+    references: Vec<RawReference>,
 }
 
 #[derive(Deserialize)]
@@ -109,6 +112,15 @@ struct RawColumn {
 #[serde(deny_unknown_fields)]
 struct RawIndex {
     columns: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawReference {
+    name: Option<String>,
+    columns: Vec<String>,
+    read_model: String,
+    target_columns: Option<Vec<String>>,
 }
 
 impl Descriptor {
@@ -163,6 +175,7 @@ impl Raw {
                 .map_err(|why| format!("read model \"{name}\": {why}"))?;
             read_models.push(checked);
         }
+        check_own_references(&read_models)?;
         Ok(Descriptor {
             name: self.name,
             version: self.version,
@@ -222,6 +235,7 @@ impl RawReadModel {
             }
             indexes.push(index);
         }
+        let references = references(&self.name, self.references, &columns)?;
         Ok(ReadModel {
             name: self.name,
             comment: self.comment,
@@ -229,6 +243,7 @@ impl RawReadModel {
             columns,
             key,
             indexes,
+            references,
         })
     }
 }
@@ -254,6 +269,76 @@ impl RawColumn {
             comment: self.comment,
         })
     }
+}
+
+/// What can be said of references without their targets.
+fn references(
+    model: &str,
+    declared: Vec<RawReference>,
+    columns: &[Column],
+) -> Result<Vec<Reference>, String> {
+    if declared.len() > MAX_REFERENCES {
+        return Err(format!(
+            "it declares {} references; at most {MAX_REFERENCES} are possible",
+            declared.len()
+        ));
+    }
+    let mut references: Vec<Reference> = Vec::new();
+    for reference in declared {
+        let target = reference.read_model;
+        check_name("the read model that a reference names", &target, false)?;
+        if let Some(name) = &reference.name {
+            check_name("a reference's name", name, false)?;
+        }
+        let what = format!("reference to \"{target}\"");
+        let places = places(&what, &reference.columns, columns)?;
+        if let Some(&bad) = places.iter().find(|&&i| !columns[i].kind.may_be_key()) {
+            return Err(format!(
+                "its {what} has column \"{}\" of type {}, which no key can have",
+                columns[bad].name, columns[bad].kind
+            ));
+        }
+        if let Some(targets) = &reference.target_columns {
+            let distinct: HashSet<&String> = targets.iter().collect();
+            if targets.len() != places.len() || distinct.len() != targets.len() {
+                return Err(format!(
+                    "its {what} needs as many \"target_columns\" as \"columns\", each of them once"
+                ));
+            }
+        }
+        let name =
+            (reference.name).unwrap_or_else(|| Reference::default_name(model, &reference.columns));
+        if references.iter().any(|other| other.name == name) {
+            return Err(format!(
+                "two of its references are called \"{name}\"; give one of them a \"name\" of its own"
+            ));
+        }
+        references.push(Reference {
+            name,
+            columns: places,
+            target,
+            target_columns: reference.target_columns,
+        });
+    }
+    Ok(references)
+}
+
+/// Those that stay within the projection must fit; what other projections have is looked at when it is deployed.
+fn check_own_references(models: &[ReadModel]) -> Result<(), String> {
+    for model in models {
+        for reference in &model.references {
+            let target = models.iter().find(|other| other.name == reference.target);
+            if let Some(target) = target {
+                reference.resolve(model, target).map_err(|why| {
+                    format!(
+                        "read model \"{}\": its reference \"{}\" does not fit: {why}",
+                        model.name, reference.name
+                    )
+                })?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Looks the named columns up; they must exist, once each.

@@ -34,4 +34,5 @@ pub mod config;
 pub mod cli;
 pub mod migrate;
 pub mod db;
+pub mod redis;
 pub mod shutdown;

@@ -3,6 +3,7 @@
 pub mod column;
 pub mod jsonb;
 pub mod readable;
+pub mod reference;
 pub mod rows;
 pub mod schema;
 pub mod unnest;
@@ -10,6 +11,7 @@ pub mod value;
 pub mod writer;
 
 pub use column::{Column, ColumnType, Scalar};
+pub use reference::Reference;
 
 /// A table that a projection owns, as its descriptor declares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct ReadModel {
     pub key: Vec<usize>,
     /// Secondary indexes: indexes into `columns`.
     pub indexes: Vec<Vec<usize>>,
+    /// What its rows refer to.
+    pub references: Vec<Reference>,
 }
 
 impl ReadModel {

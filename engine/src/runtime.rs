@@ -29,6 +29,7 @@ use crate::ownership::{Activity, Node, Ownership};
 use crate::progress::Progress;
 use crate::query;
 use crate::query::board::{Board, Looks};
+use crate::redis::{Redis, Unusable};
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
 use crate::sources::Sources;
@@ -53,6 +54,9 @@ pub enum ServeError {
     /// The database's address is of no use.
     #[error("database.url: {0}")]
     Database(#[from] crate::db::Error),
+    /// Redis' address is of no use.
+    #[error("redis.url: {0}")]
+    Redis(#[from] Unusable),
     /// The database refuses us.
     #[error("the database cannot be used: {0}")]
     Refused(String),
@@ -112,7 +116,13 @@ pub async fn serve(
         &bounded(&config.api.request_timeout_ms.to_string()),
     );
     let activity = Activity::default();
-    let health = Arc::new(Health::new(control.clone(), activity.clone()));
+    let redis = config.redis.settings();
+    let redis = redis.as_ref().map(Redis::new).transpose()?;
+    let health = Arc::new(Health::new(
+        control.clone(),
+        activity.clone(),
+        redis.clone(),
+    ));
     let front = Front::new(&config, health.clone());
     let server: JoinHandle<()> = tokio::spawn(server::serve(
         listener,
@@ -121,10 +131,14 @@ pub async fn serve(
         shutdown.clone(),
     ));
     let for_services = shutdown.clone();
-    let starting = start(
-        config,
+    let outside = Outside {
         database,
         control,
+        redis,
+    };
+    let starting = start(
+        config,
+        outside,
         activity,
         &health,
         &front,
@@ -166,6 +180,13 @@ pub async fn serve(
     Ok(())
 }
 
+/// What is reached over connections.
+struct Outside {
+    database: Database,
+    control: Pool,
+    redis: Option<Redis>,
+}
+
 /// What everything else is made from.
 struct Parts {
     config: Arc<Config>,
@@ -177,18 +198,23 @@ struct Parts {
     generations: Generations,
     progress: Progress,
     activity: Activity,
+    redis: Option<Redis>,
 }
 
 /// Brings everything up, in the order in which one thing needs the other. Services give their name when they end.
 async fn start(
     config: Arc<Config>,
-    database: Database,
-    control: Pool,
+    outside: Outside,
     activity: Activity,
     health: &Health,
     front: &Front,
     shutdown: &Shutdown,
 ) -> Result<(JoinSet<&'static str>, Tools), ServeError> {
+    let Outside {
+        database,
+        control,
+        redis,
+    } = outside;
     migrate_when_there(&database).await?;
     health.reached(Stage::Loading);
     let host = Host::new(config.plugin_limits(), config.cache_dir()).map_err(ServeError::Host)?;
@@ -208,6 +234,7 @@ async fn start(
         generations: Generations::new(control.clone(), registry.clone(), config.clone()),
         progress: Progress::new(),
         activity,
+        redis,
         config,
         database,
         control,
@@ -250,6 +277,9 @@ impl Parts {
         services.spawn(named("registry", async move {
             registry.run(database, until).await;
         }));
+        if let Some(redis) = self.redis.clone() {
+            services.spawn(named("redis", redis.run(shutdown.clone())));
+        }
         if let Some(folder) = self.config.plugins.watch.clone() {
             let watcher = Watcher::new(folder, self.deployer.clone(), self.control.clone());
             services.spawn(named("watched folder", watcher.run(shutdown.clone())));
@@ -307,6 +337,7 @@ impl Parts {
                 body_limit: config.api.max_body_bytes,
             },
             reader: Reader::new(readers, readable, board, limits),
+            redis: self.redis.clone(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::read_model::{ColumnInfo, Table, Visit};
+use crate::read_model::{ColumnInfo, Reference, Table, Visit};
 use crate::{Events, Exported, OnChange, ReadModel, ReadModels};
 
 #[derive(Serialize)]
@@ -26,6 +26,8 @@ struct Model {
     columns: Vec<Column>,
     key: Vec<&'static str>,
     indexes: Vec<Index>,
+    #[serde(skip_serializing_if = "<[Reference]>::is_empty")]
+    references: &'static [Reference],
 }
 
 #[derive(Serialize)]
@@ -71,6 +73,7 @@ impl Model {
                 .iter()
                 .map(|columns| Index { columns })
                 .collect(),
+            references: table.references,
         }
     }
 }

@@ -101,3 +101,17 @@ pub fn text(bytes: &[u8]) -> Result<&str> {
 
 /// Compiles for the type of a key column only.
 pub const fn key_column<T: crate::column::KeyColumn>() {}
+
+/// A type of a column by which a row refers to a key.
+#[diagnostic::on_unimplemented(
+    message = "a column of type `{Self}` cannot refer to a key",
+    label = "not a key type, nor an `Option` of one",
+    note = "keys are `bool`, `i16`, `i32`, `i64`, `String`, `Uuid`, `Date`, `Timestamp`, `Vec<u8>` and unit enums with `#[derive(Text)]`"
+)]
+pub trait RefersToKey {}
+
+impl<T: crate::column::KeyColumn> RefersToKey for T {}
+impl<T: crate::column::KeyColumn> RefersToKey for Option<T> {}
+
+/// Compiles for the type of a column that can refer to a key only.
+pub const fn referring_column<T: RefersToKey>() {}

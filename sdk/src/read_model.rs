@@ -35,6 +35,28 @@ use crate::frame::FrameReader;
 /// #[read_model(index(user_id))]
 /// struct Order { #[key] order_id: String }
 /// ```
+/// A reference by a column that is not there, by a type that no key has, or by fewer columns than it names of the key:
+/// ```compile_fail
+/// #[derive(gobo_sdk::ReadModel, Clone)]
+/// #[read_model(references(user_id -> users))]
+/// struct Order { #[key] order_id: String }
+/// ```
+/// ```compile_fail,E0277
+/// #[derive(gobo_sdk::ReadModel, Clone)]
+/// #[read_model(references(weight -> classes))]
+/// struct Parcel { #[key] id: String, weight: f64 }
+/// ```
+/// ```compile_fail
+/// #[derive(gobo_sdk::ReadModel, Clone)]
+/// #[read_model(references(user_id -> users(id, market)))]
+/// struct Order { #[key] order_id: String, user_id: String }
+/// ```
+/// And what compiles:
+/// ```
+/// #[derive(gobo_sdk::ReadModel, Clone)]
+/// #[read_model(references(user_id -> users), references(seller -> users as sellers))]
+/// struct Order { #[key] order_id: String, user_id: String, seller: Option<String> }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a read model",
     label = "add `#[derive(ReadModel, Clone)]` to this struct, or name the read models as a tuple"
@@ -74,6 +96,23 @@ pub struct Table {
     pub key: &'static [usize],
     /// Secondary indexes, each the names of its columns.
     pub indexes: &'static [&'static [&'static str]],
+    /// What the rows refer to.
+    pub references: &'static [Reference],
+}
+
+/// A reference to the row of another read model.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Reference {
+    /// What readers call it where the read model alone would be ambiguous.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'static str>,
+    /// The names of the columns that refer.
+    pub columns: &'static [&'static str],
+    /// The read model that is referred to.
+    pub read_model: &'static str,
+    /// The columns of its key, where they are not in its own order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_columns: Option<&'static [&'static str]>,
 }
 
 /// The shape of a column.

@@ -137,6 +137,57 @@ fn bad_descriptors() -> Vec<Refusal> {
             &["unknown field `tables`"],
         ),
         refusal(
+            "a reference by what is no column",
+            described(|d| {
+                d["read_models"][0]["references"] =
+                    json!([{ "columns": ["user_id"], "read_model": "users" }])
+            }),
+            &["reference to \"users\" names \"user_id\", which is no column"],
+        ),
+        refusal(
+            "a reference by an array",
+            described(|d| {
+                d["read_models"][0]["references"] =
+                    json!([{ "columns": ["tags"], "read_model": "users" }])
+            }),
+            &["column \"tags\" of type text[], which no key can have"],
+        ),
+        refusal(
+            "a reference to a part of a key",
+            described(|d| {
+                d["read_models"][0]["key"] = json!(["id", "number"]);
+                d["read_models"][0]["references"] =
+                    json!([{ "columns": ["id"], "read_model": "things" }]);
+            }),
+            &[
+                "its reference \"things_id_fkey\" does not fit",
+                "has the key (id, number)",
+            ],
+        ),
+        refusal(
+            "a reference of another type",
+            described(|d| {
+                d["read_models"][0]["references"] =
+                    json!([{ "columns": ["number"], "read_model": "things" }]);
+            }),
+            &["column \"number\" has type int8, but column \"id\" of \"things\" has type text"],
+        ),
+        refusal(
+            "a reference to a column that is not of the key",
+            described(|d| {
+                d["read_models"][0]["references"] = json!([{ "columns": ["id"], "read_model": "things", "target_columns": ["number"] }]);
+            }),
+            &["\"number\" is no column of its target's key"],
+        ),
+        refusal(
+            "two references of one name",
+            described(|d| {
+                let one = json!({ "columns": ["id"], "read_model": "users", "name": "owner" });
+                d["read_models"][0]["references"] = json!([one, one]);
+            }),
+            &["two of its references are called \"owner\""],
+        ),
+        refusal(
             "later format",
             described(|d| d["descriptor"] = json!(2)),
             &["format version 2", "reads version 1"],

@@ -264,5 +264,6 @@ pub(crate) fn model(name: &str, columns: &str, key: &[&str]) -> ReadModel {
         key: key.iter().map(place).collect(),
         columns,
         indexes: Vec::new(),
+        references: Vec::new(),
     }
 }

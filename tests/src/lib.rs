@@ -8,6 +8,7 @@ mod build;
 mod database;
 mod engine;
 mod random;
+mod redis;
 mod wait;
 
 pub use background::Background;
@@ -16,4 +17,7 @@ pub use database::{Database, connect, shared_cluster};
 pub use engine::{Answer, Gobo, Refusal};
 pub use gobo_cluster::{Cluster, Options, Signal};
 pub use random::Random;
+pub use gobo_cluster::redis::Persistence;
+pub use gobo_cluster::{Cluster, Options, RedisServer, Signal};
+pub use redis::{Redis, own_redis};
 pub use wait::{PATIENCE, wait_for, wait_until};

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::build::TARGET;
 
-/// Checks for a C compiler, adds the WebAssembly target, and finds or installs PostgreSQL.
+/// Checks for a C compiler, adds the WebAssembly target, and finds or installs PostgreSQL and Redis.
 pub fn run() -> Result<()> {
     c_compiler()?;
     wasm_target()?;
@@ -17,6 +17,8 @@ pub fn run() -> Result<()> {
         postgresql.major,
         postgresql.folder.display()
     );
+    let redis = gobo_cluster::install_redis()?;
+    eprintln!("Redis {} at {}", redis.version, redis.path.display());
     Ok(())
 }
 

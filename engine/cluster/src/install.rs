@@ -1,11 +1,12 @@
 //! Installs a server from the system's packages.
 
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::binaries::{self, Binaries};
 use crate::machine::Machine;
+use crate::redis::program::{self, Program};
 
 /// A server and what the package managers call it.
 #[derive(Debug)]
@@ -13,7 +14,8 @@ pub(crate) struct Package {
     /// How people call it.
     name: &'static str,
     apt: &'static str,
-    dnf: &'static str,
+    /// The first of these that there is.
+    dnf: &'static [&'static str],
     brew: &'static str,
 }
 
@@ -21,8 +23,16 @@ pub(crate) struct Package {
 pub(crate) const POSTGRESQL: Package = Package {
     name: "PostgreSQL",
     apt: "postgresql",
-    dnf: "postgresql-server",
+    dnf: &["postgresql-server"],
     brew: "postgresql@17",
+};
+
+/// Redis' server. Newer Fedoras and Enterprise Linuxes have its successor Valkey instead, which speaks the same.
+pub(crate) const REDIS: Package = Package {
+    name: "Redis",
+    apt: "redis-server",
+    dnf: &["redis", "valkey"],
+    brew: "redis",
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +57,8 @@ impl Manager {
 
 /// Debian's package creates and starts a cluster of its own unless told not to; telling it needs its
 /// configuration, which comes with postgresql-common. The administrator's own wish is put back.
-/// The server of a package is kept from starting by policy-rc.d (exit code 101).
+/// The server of a package is kept from starting by policy-rc.d (exit code 101), and Redis' from starting with the machine
+/// as well.
 const APT: &str = r#"
 set -e
 export DEBIAN_FRONTEND=noninteractive
@@ -65,6 +76,7 @@ if [ "$1" = postgresql ]; then
     echo 'create_main_cluster = false' >>"$config"
 fi
 install "$1" || { apt-get update; install "$1"; }
+if [ "$1" = redis-server ]; then update-rc.d redis-server disable; fi
 "#;
 
 impl Package {
@@ -73,7 +85,13 @@ impl Package {
         let sudo = if machine.is_root() { "" } else { "sudo " };
         match Manager::of(machine) {
             Some(Manager::Apt) => format!("{sudo}apt-get install {}", self.apt),
-            Some(Manager::Dnf) => format!("{sudo}dnf install {}", self.dnf),
+            Some(Manager::Dnf) => {
+                let each = self
+                    .dnf
+                    .iter()
+                    .map(|name| format!("{sudo}dnf install {name}"));
+                each.collect::<Vec<_>>().join(" || ")
+            }
             Some(Manager::Brew) => format!("brew install {}", self.brew),
             None => format!(
                 "your system's package manager (the package is often called `{}`)",
@@ -92,31 +110,47 @@ impl Package {
                 self.command_line(machine)
             );
         };
-        let mut command = match manager {
-            Manager::Apt => self.privileged(machine, &["sh", "-c", APT, "install", self.apt])?,
-            Manager::Dnf => self.privileged(machine, &["dnf", "install", "-y", self.dnf])?,
+        let mut attempts = match manager {
+            Manager::Apt => {
+                vec![self.privileged(machine, &["sh", "-c", APT, "install", self.apt])?]
+            }
+            Manager::Dnf => {
+                let each = self.dnf.iter();
+                each.map(|name| self.privileged(machine, &["dnf", "install", "-y", name]))
+                    .collect::<Result<_>>()?
+            }
             Manager::Brew => {
                 let mut command = machine.command("brew");
                 command.args(["install", self.brew]);
-                command
+                vec![command]
             }
         };
-        let status = command
-            .status()
-            .context("could not run the package manager")?;
-        if !status.success() {
-            // Outside of containers it refuses, because it could not drop root's rights.
-            let account = match manager {
-                Manager::Brew if machine.is_root() => ", as an ordinary user",
-                _ => "",
-            };
-            bail!(
-                "installing {} failed ({status}); its output is above. To try by hand{account}:  {}",
-                self.name,
-                self.command_line(machine)
-            );
+        let last = attempts.len() - 1;
+        for (index, command) in attempts.iter_mut().enumerate() {
+            let status = command
+                .status()
+                .context("could not run the package manager")?;
+            if status.success() {
+                return Ok(());
+            }
+            if index == last {
+                self.failed(machine, manager, status)?;
+            }
         }
         Ok(())
+    }
+
+    fn failed(&self, machine: &Machine, manager: Manager, status: ExitStatus) -> Result<()> {
+        // Outside of containers it refuses, because it could not drop root's rights.
+        let account = match manager {
+            Manager::Brew if machine.is_root() => ", as an ordinary user",
+            _ => "",
+        };
+        bail!(
+            "installing {} failed ({status}); its output is above. To try by hand{account}:  {}",
+            self.name,
+            self.command_line(machine)
+        )
     }
 
     fn privileged(&self, machine: &Machine, arguments: &[&str]) -> Result<Command> {
@@ -156,6 +190,26 @@ fn install_on(machine: &Machine) -> Result<Binaries> {
         );
     }
     binaries::find_on(machine)
+}
+
+/// The installed Redis (or Valkey), installing the system's package first when there is none. No server of the package
+/// is started.
+pub fn install_redis() -> Result<Program> {
+    install_redis_on(&Machine::this())
+}
+
+fn install_redis_on(machine: &Machine) -> Result<Program> {
+    if let Ok(found) = program::find_on(machine) {
+        return Ok(found);
+    }
+    REDIS.install(machine)?;
+    if program::all_on(machine).is_empty() {
+        bail!(
+            "the package was installed, but neither `redis-server` nor `valkey-server` is on PATH or where it usually is; \
+             put its folder on PATH"
+        );
+    }
+    program::find_on(machine)
 }
 
 /// How to get a newer version than the distribution's usual one.

@@ -1,8 +1,9 @@
-//! A private PostgreSQL server for `gobo dev`, the demo and the tests.
+//! A private PostgreSQL server for `gobo dev`, the demo and the tests, and a private Redis for the tests.
 //!
 //! [`binaries`] finds an installed PostgreSQL and [`install`] adds one, both on a `machine`; `place` decides where the
 //! data and the socket live and as whom the server runs; [`supervise`] runs a process that cannot
-//! outlive its owner; `lock` says who serves a folder already; [`cluster`] puts them together.
+//! outlive its owner; `lock` says who serves a folder already; [`cluster`] puts them together. [`redis`] does
+//! the same for Redis, whose servers are always temporary.
 //!
 //! A cluster listens on a unix socket only, in a folder that nobody else may enter, so it needs no
 //! password and can never collide with another server's TCP port.
@@ -10,6 +11,7 @@
 pub mod binaries;
 pub mod cluster;
 pub mod install;
+pub mod redis;
 pub mod supervise;
 
 mod account;
@@ -22,7 +24,8 @@ mod trouble;
 
 pub use binaries::{Binaries, find_binaries};
 pub use cluster::Cluster;
-pub use install::install_postgresql;
+pub use install::{install_postgresql, install_redis};
+pub use redis::RedisServer;
 pub use place::remove_data;
 pub use settings::{Options, PORT, ROLE};
 pub use supervise::{Signal, Supervised};

@@ -208,6 +208,9 @@ impl From<DeployError> for Problem {
             DeployError::Plugin(error) => error.into(),
             DeployError::Name { .. } => unprocessable("name_mismatch"),
             DeployError::Generation(error) => error.into(),
+            DeployError::Reference { .. } => unprocessable("reference_refused").with_hint(
+                "Mend the reference, or deploy the other projection first if its key is about to change.",
+            ),
             DeployError::NothingToCompare(_) => conflict("nothing_to_compare"),
             DeployError::SourceChanged { .. } => conflict("source_changed"),
             DeployError::TablesChanged { differences, .. } => {

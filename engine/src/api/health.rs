@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::db::describe_pool;
 use crate::ownership::Activity;
+use crate::redis::Redis;
 
 /// How long the database may take to answer a probe.
 const PROBE: Duration = Duration::from_secs(2);
@@ -23,6 +24,7 @@ const FRESH: Duration = Duration::from_millis(200);
 pub struct Health {
     pool: Pool,
     activity: Activity,
+    redis: Option<Redis>,
     stage: Mutex<Stage>,
     probed: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
 }
@@ -41,11 +43,13 @@ pub enum Stage {
 }
 
 impl Health {
-    /// At the beginning. `pool` is asked whether the database answers, `activity` whether the loops can go on.
-    pub fn new(pool: Pool, activity: Activity) -> Self {
+    /// At the beginning. `pool` is asked whether the database answers, `activity` whether the loops can go on, and `redis`,
+    /// if there is one, whether it does.
+    pub fn new(pool: Pool, activity: Activity, redis: Option<Redis>) -> Self {
         Self {
             pool,
             activity,
+            redis,
             stage: Mutex::new(Stage::Migrating),
             probed: tokio::sync::Mutex::default(),
         }
@@ -103,8 +107,15 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     };
     let troubles: Vec<String> = health.activity.troubles().into_values().collect();
     let ready = database.is_ok() && stage == Stage::Running && troubles.is_empty();
-    let body = json!({
-        "status": if ready { "ready" } else { "not ready" },
+    // Everything works without Redis, only slower.
+    let redis = health.redis.as_ref().map(|redis| redis.observed().trouble);
+    let degraded = matches!(redis, Some(Some(_)));
+    let mut body = json!({
+        "status": match ready {
+            true if degraded => "degraded",
+            true => "ready",
+            false => "not ready",
+        },
         "components": {
             "database": component(database.is_ok(), database.as_ref().err().map_or("", String::as_str)),
             "schema": component(stage > Stage::Migrating, "the schema is not up to date yet"),
@@ -113,6 +124,12 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
             "engine": component(stage == Stage::Running, if stage == Stage::Stopping { "stopping" } else { "starting" }),
         },
     });
+    if let Some(trouble) = redis {
+        body["components"]["redis"] = match trouble {
+            None => json!({ "status": "ok" }),
+            Some(why) => json!({ "status": "degraded", "detail": why }),
+        };
+    }
     let status = if ready {
         StatusCode::OK
     } else {

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::admin::Admin;
 use super::admin::status::{GenerationStatus, State, all_generations};
 use crate::event::Position;
+use crate::redis::Redis;
 use crate::source;
 
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -55,15 +56,17 @@ struct Seen {
 #[derive(Clone)]
 struct Room {
     admin: Admin,
+    redis: Option<Redis>,
     traffic: Arc<Traffic>,
     pace: Arc<Pace>,
 }
 
 /// Adds `/metrics` to `router`, and counts the answers of all of it.
-pub fn measured(router: Router, admin: Admin) -> Router {
+pub fn measured(router: Router, admin: Admin, redis: Option<Redis>) -> Router {
     let traffic: Arc<Traffic> = Arc::default();
     let room = Room {
         admin,
+        redis,
         traffic: traffic.clone(),
         pace: Arc::default(),
     };
@@ -90,6 +93,9 @@ async fn count(Shared(traffic): Shared<Arc<Traffic>>, request: Request, next: Ne
 async fn metrics(Shared(room): Shared<Room>) -> Response {
     let mut page = Page::default();
     process(&mut page, &room);
+    if let Some(redis) = &room.redis {
+        of_redis(&mut page, redis);
+    }
     // What is known of this process is told also while the database is away.
     let generations = all_generations(&room.admin).await;
     let up = [(Vec::new(), if generations.is_ok() { 1.0 } else { 0.0 })];
@@ -153,6 +159,28 @@ fn process(page: &mut Page, room: &Room) {
         heads
             .iter()
             .map(|(name, head)| (vec![("source", *name)], head.position as f64)),
+    );
+}
+
+fn of_redis(page: &mut Page, redis: &Redis) {
+    let seen = redis.observed();
+    let up = if seen.trouble.is_none() { 1.0 } else { 0.0 };
+    page.family(
+        "gobo_redis_up",
+        Kind::Gauge,
+        "Whether Redis is used: 0 while it is away, or too slow.",
+        [(Vec::new(), up)],
+    );
+    let outcomes = [
+        ("answered", seen.answered),
+        ("failed", seen.failed),
+        ("skipped", seen.skipped),
+    ];
+    page.family(
+        "gobo_redis_commands_total",
+        Kind::Counter,
+        "Commands for Redis: answered, failed (no answer in time, or refused), skipped (not sent while it is not used).",
+        outcomes.map(|(outcome, count)| (vec![("outcome", outcome)], count as f64)),
     );
 }
 

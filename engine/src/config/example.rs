@@ -85,6 +85,7 @@ mod tests {
         let mut config: Config = toml::from_str(EXAMPLE).unwrap();
         config.plugins = Default::default();
         config.database.url.clear();
+        config.redis.url.clear();
         config.engine.failures_dir = None;
         config.sources.clear();
         config.projections.clear();

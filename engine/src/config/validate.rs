@@ -34,6 +34,7 @@ impl Config {
             })?;
         self.check_read_schema()?;
         self.check_numbers()?;
+        self.check_redis()?;
         self.check_names()
     }
 
@@ -189,7 +190,7 @@ impl Config {
     }
 }
 
-fn within<N: PartialOrd + Display>(
+pub(super) fn within<N: PartialOrd + Display>(
     key: &str,
     value: N,
     range: RangeInclusive<N>,
@@ -207,7 +208,7 @@ fn within<N: PartialOrd + Display>(
     )
 }
 
-fn refuse<T>(key: &str, message: impl Into<String>) -> Result<T, ConfigError> {
+pub(super) fn refuse<T>(key: &str, message: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::Value {
         key: key.to_owned(),
         message: message.into(),
@@ -264,6 +265,9 @@ mod tests {
             "engine.batch_events: 0 is not between 1 and",
         );
         check("[api]\nmax_wait_ms = 60000", "api.max_wait_ms");
+        check("[redis]\ntimeout_ms = 0", "redis.timeout_ms");
+        check("[redis]\nurl = 'http://host'", "redis.url: http://host");
+        check("[redis]\nprefix = 'a b'", "redis.prefix");
         check(
             "[projections.orders]\nsource = 'shop'",
             "projections.orders.source",

@@ -171,6 +171,7 @@ impl Deployer {
         let views = &self.config.database.read_schema;
         let models = &descriptor.read_models;
         if differences.is_empty() {
+            schema::comment_tables(transaction, generation, models).await?;
             schema::write_comments(transaction, views, models).await?;
         } else {
             self.add(transaction, plugin, present, differences).await?;

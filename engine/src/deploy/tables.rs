@@ -3,8 +3,8 @@
 use crate::read_model::schema::Addition;
 use crate::read_model::{Column, ReadModel};
 
-/// How the tables that a plugin wants differ from those that are there. Comments and the order of columns do not matter,
-/// and neither does an index that is no longer wanted.
+/// How the tables that a plugin wants differ from those that are there. Comments, references and the order of columns do not
+/// matter, and neither does an index that is no longer wanted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Differences<'m> {
     /// What can be added in place: the read model's place in the descriptor, and what.
@@ -135,6 +135,7 @@ fn names(model: &ReadModel, places: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read_model::Reference;
 
     fn model(columns: &[(&str, &str, bool)], key: &[usize], indexes: &[&[usize]]) -> ReadModel {
         ReadModel {
@@ -152,11 +153,12 @@ mod tests {
                 .collect(),
             key: key.to_vec(),
             indexes: indexes.iter().map(|index| index.to_vec()).collect(),
+            references: Vec::new(),
         }
     }
 
     #[test]
-    fn tables_that_differ_only_in_comments_and_order_are_the_same() {
+    fn tables_that_differ_only_in_comments_references_and_order_are_the_same() {
         let old = model(
             &[("id", "text", false), ("side", "text", true)],
             &[0],
@@ -168,6 +170,12 @@ mod tests {
         new.columns.reverse();
         new.indexes.clear();
         new.key = vec![1];
+        new.references.push(Reference {
+            name: "orders_side_fkey".into(),
+            columns: vec![0],
+            target: "sides".into(),
+            target_columns: None,
+        });
         assert!(differences(&[old], &[new]).is_empty());
     }
 

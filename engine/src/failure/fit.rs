@@ -97,6 +97,7 @@ mod tests {
             columns: columns.iter().map(column).collect(),
             key: vec![0],
             indexes: Vec::new(),
+            references: Vec::new(),
         }
     }
 

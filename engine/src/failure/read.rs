@@ -192,6 +192,7 @@ impl ModelRecord {
             key: key.collect::<Result<_, _>>()?,
             columns,
             indexes: Vec::new(),
+            references: Vec::new(),
         })
     }
 }

@@ -429,6 +429,7 @@ pub async fn read_tables(
                         .collect()
                 })
                 .collect(),
+            references: Vec::new(),
             columns,
         });
     }

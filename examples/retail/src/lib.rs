@@ -7,7 +7,7 @@ mod tests;
 
 /// One row per invoice; numbers that begin with C are cancellations.
 #[derive(ReadModel, Clone)]
-#[read_model(table = "invoices", per_stream, index(customer_id))]
+#[read_model(table = "invoices", per_stream, index(customer_id), references(customer_id -> customers))]
 struct Invoice {
     #[key]
     invoice_no: String,

@@ -7,7 +7,13 @@ mod tests;
 
 /// One row per order.
 #[derive(ReadModel, Clone)]
-#[read_model(table = "orders", per_stream, index(user_id, status), index(symbol))]
+#[read_model(
+    table = "orders",
+    per_stream,
+    index(user_id, status),
+    index(symbol),
+    references(user_id, symbol -> user_symbol_stats)
+)]
 struct Order {
     /// The order's own identifier.
     #[key]

@@ -8,6 +8,7 @@ mod events;
 mod names;
 mod payload;
 mod read_model;
+mod references;
 mod text;
 
 /// Makes a struct the row of a read model.
@@ -15,6 +16,11 @@ mod text;
 /// On the struct: `#[read_model(table = "orders", per_stream, index(user_id, status))]`. Without `table` the
 /// table is called like the struct, in snake case. `per_stream` promises that a row is touched by the events
 /// of one stream only. `index` may be repeated.
+///
+/// `references(user_id -> users)` tells readers that the row of `users` whose key is `user_id` belongs to this row, so
+/// that they can ask for both at once. It may be repeated; the other read model may be another projection's. Nothing
+/// enforces it. `references(buyer, market -> users(user_id, market) as buyers)` names the columns of the key, where they
+/// stand in another order, and the reference, where two of them lead to the same read model.
 ///
 /// On fields: `#[key]` for the key, one or several; `#[column(name = "..")]` for another name in the table.
 /// Doc comments become the comments of table and columns.

@@ -9,14 +9,15 @@ use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, Ident, LitStr, Res
 
 use crate::attributes::doc_comment;
 use crate::names::{check_column, check_identifier, snake};
+use crate::references::{self, Reference};
 
 const MOST_COLUMNS: usize = 200;
 const MOST_KEYS: usize = 6;
 
-struct Column<'i> {
-    field: &'i Ident,
-    kind: &'i Type,
-    name: String,
+pub(crate) struct Column<'i> {
+    pub(crate) field: &'i Ident,
+    pub(crate) kind: &'i Type,
+    pub(crate) name: String,
     comment: String,
     key: bool,
 }
@@ -26,6 +27,14 @@ struct Options {
     table: Option<(String, Span)>,
     per_stream: bool,
     indexes: Vec<Vec<Ident>>,
+    references: Vec<Reference>,
+}
+
+/// What a read model has besides columns.
+struct Lists {
+    indexes: Vec<Vec<String>>,
+    references: Vec<TokenStream>,
+    reference_checks: Vec<TokenStream>,
 }
 
 pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
@@ -58,7 +67,13 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
         .clone()
         .unwrap_or_else(|| (snake(&input.ident.unraw().to_string()), input.ident.span()));
     check_identifier(&table, "table", span)?;
-    Ok(implementation(input, &options, &table, &columns, &indexes))
+    let references = references::tokens(&options.references, &columns)?;
+    let lists = Lists {
+        indexes,
+        references,
+        reference_checks: references::checks(&options.references, &columns),
+    };
+    Ok(implementation(input, &options, &table, &columns, &lists))
 }
 
 fn column(field: &Field) -> Result<Column<'_>> {
@@ -161,8 +176,14 @@ fn options(attributes: &[Attribute]) -> Result<Options> {
                     Ident::parse_any,
                 )?;
                 options.indexes.push(columns.into_iter().collect());
+            } else if meta.path.is_ident("references") {
+                let content;
+                syn::parenthesized!(content in meta.input);
+                options.references.push(content.parse()?);
             } else {
-                return Err(meta.error("expected `table = \"...\"`, `per_stream` or `index(...)`"));
+                return Err(meta.error(
+                    "expected `table = \"...\"`, `per_stream`, `index(...)` or `references(...)`",
+                ));
             }
             Ok(())
         })?;
@@ -194,8 +215,13 @@ fn implementation(
     options: &Options,
     table: &str,
     columns: &[Column<'_>],
-    indexes: &[Vec<String>],
+    lists: &Lists,
 ) -> TokenStream {
+    let Lists {
+        indexes,
+        references,
+        reference_checks,
+    } = lists;
     let row = &input.ident;
     let comment = doc_comment(&input.attrs);
     let per_stream = options.per_stream;
@@ -225,6 +251,7 @@ fn implementation(
 
             const TABLE: ::gobo_sdk::read_model::Table = {
                 #(#key_checks)*
+                #(#reference_checks)*
                 ::gobo_sdk::read_model::Table {
                     name: #table,
                     comment: #comment,
@@ -232,6 +259,7 @@ fn implementation(
                     columns: &[#(#infos),*],
                     key: &[#(#key_places),*],
                     indexes: &[#(&[#(#indexes),*]),*],
+                    references: &[#(#references),*],
                 }
             };
 

@@ -1,6 +1,8 @@
 //! Every package manager, with stand-ins that record how they are called and create what the real
 //! package would.
 
+mod redis;
+
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
@@ -20,7 +22,7 @@ impl StandIn {
     }
 
     /// A program on PATH; in its script `$root` is the machine's root, `record` notes the call, and
-    /// `package FOLDER VERSION` is what installing a server leaves behind.
+    /// `package FOLDER VERSION` is what installing PostgreSQL leaves behind, `server PATH WORDS` what a Redis does.
     fn program(&self, name: &str, script: &str) {
         let root = self.folder.path().display();
         let text = format!(
@@ -34,6 +36,11 @@ package() {{
         printf '#!/bin/sh\necho "%s (PostgreSQL) %s"\n' "$program" "$2" >"$root$1/$program"
         chmod 755 "$root$1/$program"
     done
+}}
+server() {{
+    mkdir -p "$root${{1%/*}}"
+    printf '#!/bin/sh\necho "%s"\n' "$2" >"$root$1"
+    chmod 755 "$root$1"
 }}
 {script}
 "#
