@@ -84,12 +84,12 @@ pub struct Rooms {
 pub fn router(config: &Config, rooms: Rooms) -> Router {
     let router = Router::new()
         .merge(streams::router(rooms.streams))
-        .merge(rooms.reader.router())
+        .merge(rooms.reader.clone().router())
         .merge(console::router(rooms.admin.clone()))
         .merge(admin::router(rooms.admin.clone()))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
-    metrics::measured(router, rooms.admin, rooms.redis)
+    metrics::measured(router, rooms.admin, rooms.reader, rooms.redis)
         .layer(DefaultBodyLimit::max(config.api.max_body_bytes))
 }
 

@@ -8,18 +8,20 @@
 
 mod flight;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use moka::notification::RemovalCause;
 use moka::sync::Cache as Memory;
 use sha2::{Digest, Sha256};
 
 use self::flight::Flights;
-use crate::query::catalog::Readable;
-use crate::query::{Failure, Freshness};
+use crate::query::catalog::{Catalog, Readable};
+use crate::query::sql::Statement;
+use crate::query::{Failure, Freshness, Page};
+use crate::shutdown::Shutdown;
 
 /// What an entry takes besides its texts, about.
 const OVERHEAD: usize = 256;
@@ -35,37 +37,46 @@ pub struct Settings {
     pub keep: Duration,
 }
 
-/// The body of an answer, and what its headers say of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// How many rows it has.
-    pub count: u64,
-    /// How many match the query, if that was asked for.
-    pub total: Option<i64>,
-    /// The rows.
-    pub body: Bytes,
-    /// Continues after the last row, if there are more.
-    pub next: Option<String>,
-}
-
-/// An entry, and how fresh it is.
+/// Rows, and how fresh they are.
 #[derive(Debug, Clone)]
 pub struct Found {
     /// A state in which the rows are these.
     pub fresh: Arc<Freshness>,
     /// The rows.
-    pub entry: Arc<Entry>,
+    pub page: Arc<Page>,
 }
 
 /// What a query shows, revision and generation aside: everything that the answer's body depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Representation(pub [u8; 32]);
+pub struct Representation([u8; 32]);
 
 /// Names an entry: the same for the same rows in the same form only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
     generation: i64,
     hash: [u8; 32],
+}
+
+impl Representation {
+    /// What the statement shows, whose own parameters say which values are meant.
+    pub fn of(statement: &Statement) -> Self {
+        let mut hash = Sha256::new();
+        let mut add = |text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        };
+        add(&statement.text);
+        for bound in statement.own_parameters() {
+            add(if bound.text.is_some() { "=" } else { "" });
+            add(bound.text.as_deref().unwrap_or_default());
+        }
+        Self(hash.finalize().into())
+    }
+
+    /// The beginning of it, for a tag.
+    pub fn short(&self) -> String {
+        self.0[..8].iter().map(|b| format!("{b:02x}")).collect()
+    }
 }
 
 impl Key {
@@ -95,7 +106,7 @@ pub struct Cache {
 
 #[derive(Debug)]
 struct Shared {
-    memory: Option<Memory<Key, Arc<Entry>>>,
+    memory: Option<Memory<Key, Arc<Page>>>,
     most: u64,
     flights: Flights,
     counts: Arc<Tally>,
@@ -107,6 +118,7 @@ struct Tally {
     misses: AtomicU64,
     shared: AtomicU64,
     evictions: AtomicU64,
+    spared: AtomicU64,
 }
 
 /// What happened since the start, and what is kept now.
@@ -120,6 +132,8 @@ pub struct Counts {
     pub shared: u64,
     /// Entries that made room for others.
     pub evictions: u64,
+    /// Answers that their readers had already.
+    pub spared: u64,
     /// Entries in memory.
     pub entries: u64,
     /// Bytes in memory.
@@ -153,9 +167,9 @@ impl Cache {
         let (Some(memory), Some(key)) = (&shared.memory, Key::new(model, &fresh, shown)) else {
             return read().await;
         };
-        if let Some(entry) = memory.get(&key) {
+        if let Some(page) = memory.get(&key) {
             shared.counts.hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(Found { fresh, entry });
+            return Ok(Found { fresh, page });
         }
         shared.counts.misses.fetch_add(1, Ordering::Relaxed);
         let mut flight = shared.flights.join(key);
@@ -176,17 +190,36 @@ impl Cache {
     fn keep(&self, model: &Readable, shown: &Representation, found: &Found) {
         let key = Key::new(model, &found.fresh, shown);
         if let (Some(memory), Some(key)) = (&self.shared.memory, key)
-            && u64::from(weight(&found.entry)) <= self.shared.most
+            && u64::from(weight(&found.page)) <= self.shared.most
         {
-            memory.insert(key, found.entry.clone());
+            memory.insert(key, found.page.clone());
         }
     }
 
-    /// Drops what is kept of other generations than these: nobody can ask for it any more.
-    pub fn retain(&self, generations: impl Fn(i64) -> bool + Send + Sync + 'static) {
+    /// Counts an answer that its reader had already.
+    pub fn spared(&self) {
+        self.shared.counts.spared.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Drops what is kept of other generations than these.
+    fn retain(&self, generations: impl Fn(i64) -> bool + Send + Sync + 'static) {
         if let Some(memory) = &self.shared.memory {
             // Fails only for a cache that was built without support for it.
             let _ = memory.invalidate_entries_if(move |key, _| !generations(key.generation));
+        }
+    }
+
+    /// Drops what is kept of generations that nobody can read any more, whenever there are such.
+    pub async fn run(self, mut catalog: Catalog, mut shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => return,
+                changed = catalog.changed() => if !changed { return },
+            }
+            let models = catalog.models();
+            let live = models.live.values().map(|model| model.generation);
+            let there: HashSet<i64> = live.chain(models.past.keys().copied()).collect();
+            self.retain(move |generation| there.contains(&generation));
         }
     }
 
@@ -199,17 +232,18 @@ impl Cache {
             misses: count(&counts.misses),
             shared: count(&counts.shared),
             evictions: count(&counts.evictions),
+            spared: count(&counts.spared),
             entries: memory.as_ref().map_or(0, Memory::entry_count),
             bytes: memory.as_ref().map_or(0, Memory::weighted_size),
         }
     }
 }
 
-fn memory(settings: Settings, counts: &Arc<Tally>) -> Memory<Key, Arc<Entry>> {
+fn memory(settings: Settings, counts: &Arc<Tally>) -> Memory<Key, Arc<Page>> {
     let counts = counts.clone();
     Memory::builder()
         .max_capacity(settings.bytes)
-        .weigher(|_, entry: &Arc<Entry>| weight(entry))
+        .weigher(|_, page: &Arc<Page>| weight(page))
         .time_to_live(settings.keep)
         .support_invalidation_closures()
         .eviction_listener(move |_, _, cause| {
@@ -220,9 +254,9 @@ fn memory(settings: Settings, counts: &Arc<Tally>) -> Memory<Key, Arc<Entry>> {
         .build()
 }
 
-fn weight(entry: &Entry) -> u32 {
-    let next = entry.next.as_ref().map_or(0, String::len);
-    u32::try_from(entry.body.len() + next + OVERHEAD).unwrap_or(u32::MAX)
+fn weight(page: &Page) -> u32 {
+    let next = page.next.as_ref().map_or(0, String::len);
+    u32::try_from(page.body.len() + next + OVERHEAD).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cache;
 use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
@@ -173,6 +174,10 @@ pub struct Api {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
+    /// Bytes of answers that are kept in memory; 0 keeps none.
+    pub bytes: u64,
+    /// After how long a kept answer goes, in memory and in Redis.
+    pub keep_seconds: u64,
     /// For how long a look at a read model's freshness is good enough for readers who ask for nothing more.
     pub max_age_ms: u64,
 }
@@ -318,9 +323,23 @@ impl Default for Api {
     }
 }
 
+impl Cache {
+    /// What is kept of what was read.
+    pub fn settings(&self) -> cache::Settings {
+        cache::Settings {
+            bytes: self.bytes,
+            keep: Duration::from_secs(self.keep_seconds),
+        }
+    }
+}
+
 impl Default for Cache {
     fn default() -> Self {
-        Self { max_age_ms: 20 }
+        Self {
+            bytes: 64 << 20,
+            keep_seconds: 300,
+            max_age_ms: 20,
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::api::health::{Health, Stage};
 use crate::api::read::Reader;
 use crate::api::streams::{Projections, Streams};
 use crate::api::{Front, Rooms, server};
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::db::{Database, describe, describe_pool, is_infrastructure};
 use crate::deploy::Deployer;
@@ -199,6 +200,7 @@ struct Parts {
     progress: Progress,
     activity: Activity,
     redis: Option<Redis>,
+    cache: Cache,
 }
 
 /// Brings everything up, in the order in which one thing needs the other. Services give their name when they end.
@@ -235,6 +237,7 @@ async fn start(
         progress: Progress::new(),
         activity,
         redis,
+        cache: Cache::new(config.cache.settings()),
         config,
         database,
         control,
@@ -269,6 +272,8 @@ impl Parts {
             shutdown.clone(),
         );
         services.spawn(named("read models", publishing));
+        let forgetting = self.cache.clone().run(catalog.clone(), shutdown.clone());
+        services.spawn(named("cache", forgetting));
         let (registry, database, until) = (
             self.registry.clone(),
             self.database.clone(),
@@ -336,7 +341,14 @@ impl Parts {
                 },
                 body_limit: config.api.max_body_bytes,
             },
-            reader: Reader::new(readers, readable, board, limits),
+            reader: Reader::new(
+                readers,
+                readable,
+                board,
+                self.cache.clone(),
+                limits,
+                &config.database.read_schema,
+            ),
             redis: self.redis.clone(),
         }
     }

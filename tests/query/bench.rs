@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use gobo::api::read::Reader;
+use gobo::cache::{self, Cache};
 use gobo::db::Database;
 use gobo::progress::Progress;
 use gobo::query::Limits;
@@ -64,8 +65,17 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 
+    /// PostgREST's code for what went wrong.
     pub(crate) fn code(&self) -> String {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Our own word for it.
+    pub(crate) fn reason(&self) -> String {
+        self.json()["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 }
 
@@ -110,7 +120,13 @@ impl Bench {
             pool.clone(),
             Catalog::new(receiver, refresh.clone()),
             Board::new(pool, progress.clone(), looks),
+            // The same revision has other rows here.
+            Cache::new(cache::Settings {
+                bytes: 0,
+                keep: Duration::from_secs(1),
+            }),
             limits,
+            "read",
         );
         Self {
             admin,

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::admin::Admin;
 use super::admin::status::{GenerationStatus, State, all_generations};
+use super::read::Reader;
 use crate::event::Position;
 use crate::redis::Redis;
 use crate::source;
@@ -56,16 +57,18 @@ struct Seen {
 #[derive(Clone)]
 struct Room {
     admin: Admin,
+    reader: Reader,
     redis: Option<Redis>,
     traffic: Arc<Traffic>,
     pace: Arc<Pace>,
 }
 
 /// Adds `/metrics` to `router`, and counts the answers of all of it.
-pub fn measured(router: Router, admin: Admin, redis: Option<Redis>) -> Router {
+pub fn measured(router: Router, admin: Admin, reader: Reader, redis: Option<Redis>) -> Router {
     let traffic: Arc<Traffic> = Arc::default();
     let room = Room {
         admin,
+        reader,
         redis,
         traffic: traffic.clone(),
         pace: Arc::default(),
@@ -93,6 +96,7 @@ async fn count(Shared(traffic): Shared<Arc<Traffic>>, request: Request, next: Ne
 async fn metrics(Shared(room): Shared<Room>) -> Response {
     let mut page = Page::default();
     process(&mut page, &room);
+    of_readers(&mut page, &room.reader);
     if let Some(redis) = &room.redis {
         of_redis(&mut page, redis);
     }
@@ -159,6 +163,51 @@ fn process(page: &mut Page, room: &Room) {
         heads
             .iter()
             .map(|(name, head)| (vec![("source", *name)], head.position as f64)),
+    );
+}
+
+fn of_readers(page: &mut Page, reader: &Reader) {
+    let (looks, cache) = reader.counts();
+    let outcomes = [
+        ("shared", looks.reused),
+        ("asked", looks.asked - looks.reused.min(looks.asked)),
+    ];
+    page.family(
+        "gobo_freshness_looks_total",
+        Kind::Counter,
+        "How readers learnt how fresh a read model is: from a look that others had taken (shared), or from the database (asked).",
+        outcomes.map(|(outcome, count)| (vec![("outcome", outcome)], count as f64)),
+    );
+    let outcomes = [
+        ("hit", cache.hits),
+        ("joined", cache.shared),
+        ("miss", cache.misses - cache.shared.min(cache.misses)),
+        ("not_modified", cache.spared),
+    ];
+    page.family(
+        "gobo_cache_answers_total",
+        Kind::Counter,
+        "Where rows came from: memory (hit), a query for somebody else who asked at the same time (joined), further away (miss), \
+         or nowhere because the reader had them (not_modified).",
+        outcomes.map(|(outcome, count)| (vec![("outcome", outcome)], count as f64)),
+    );
+    page.family(
+        "gobo_cache_evictions_total",
+        Kind::Counter,
+        "Answers that left memory to make room for others.",
+        [(Vec::new(), cache.evictions as f64)],
+    );
+    page.family(
+        "gobo_cache_bytes",
+        Kind::Gauge,
+        "What the answers in memory take.",
+        [(Vec::new(), cache.bytes as f64)],
+    );
+    page.family(
+        "gobo_cache_entries",
+        Kind::Gauge,
+        "Answers in memory.",
+        [(Vec::new(), cache.entries as f64)],
     );
 }
 

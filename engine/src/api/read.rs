@@ -3,30 +3,38 @@
 //! Every answer about a known read model carries `Gobo-Position` and its companions, and an `ETag` made from the
 //! revision, so that a reader who has the rows already is answered 304 without running the query.
 
+mod errors;
+mod format;
 mod headers;
 mod past;
+mod prefer;
+mod range;
 mod wait;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use deadpool_postgres::Pool;
-use serde_json::json;
 
-use self::headers::Format;
+use self::format::Format;
+use self::headers::Answered;
+use self::prefer::Preferences;
+use self::range::{Extent, Items};
 use self::wait::Wanted;
 use super::problem::Problem;
-use crate::query::board::{Board, Since};
+use crate::cache::{self, Cache, Found, Representation};
+use crate::query::board::{self, Board, Since};
 use crate::query::catalog::{Catalog, Readable};
+use crate::query::parse::Request;
 use crate::query::plan::{self, Plan};
 use crate::query::scan::{self, Parameter, Plus};
-use crate::query::sql::{self, Target};
-use crate::query::{Failure, Freshness, Limits, Refusal, as_of, nearest, parse};
+use crate::query::sql::{self, Lines, Shape, Statement, Target};
+use crate::query::{Failure, Freshness, Limits, Page, Refusal, as_of, parse};
 
 /// How many generations may come and go during one request, which may have waited for long.
 const MOST_GONE: usize = 3;
@@ -42,34 +50,63 @@ struct Shared {
     pool: Pool,
     catalog: Catalog,
     board: Board,
+    cache: Cache,
     limits: Limits,
+    schema: String,
 }
 
 impl Reader {
-    /// `pool` has sessions that can only read and that have a statement timeout.
-    pub fn new(pool: Pool, catalog: Catalog, board: Board, limits: Limits) -> Self {
+    /// `pool` has sessions that can only read and that have a statement timeout. `schema` is the one that readers may
+    /// name: the public one.
+    pub fn new(
+        pool: Pool,
+        catalog: Catalog,
+        board: Board,
+        cache: Cache,
+        limits: Limits,
+        schema: &str,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 pool,
                 catalog,
                 board,
+                cache,
                 limits,
+                schema: schema.to_owned(),
             }),
         }
+    }
+
+    /// How often looks and answers were shared.
+    pub fn counts(&self) -> (board::Counts, cache::Counts) {
+        (self.shared.board.counts(), self.shared.cache.counts())
     }
 
     /// The routes below `/read`.
     pub fn router(self) -> Router {
         Router::new()
-            .route("/read/{model}", get(rows))
-            .route("/read/{model}/{*key}", get(row))
+            .route("/read/{model}", readable(get(rows)))
+            .route("/read/{model}/{*key}", readable(get(row)))
+            .layer(map_response(errors::as_postgrest))
             .with_state(self)
     }
 }
 
-async fn rows(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Response {
+/// Adds what `OPTIONS` says.
+fn readable(route: MethodRouter<Reader>) -> MethodRouter<Reader> {
+    route.options(async || [(header::ALLOW, "OPTIONS,GET,HEAD")])
+}
+
+async fn rows(
+    State(reader): State<Reader>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let model = uri.path().rsplit('/').next().unwrap_or_default();
-    respond(&reader, &uri, model, None, &headers).await
+    let range = Items::requested(&method, &headers);
+    respond(&reader, &uri, model, None, range, &headers).await
 }
 
 async fn row(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Response {
@@ -86,7 +123,7 @@ async fn row(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Resp
             .with_hint("write a slash inside a key as %2F")
             .into_response();
     }
-    respond(&reader, &uri, model, Some(key), &headers).await
+    respond(&reader, &uri, model, Some(key), None, &headers).await
 }
 
 /// Answers from the live generation; from the next one, if that is gone meanwhile.
@@ -95,10 +132,11 @@ async fn respond(
     uri: &Uri,
     model: &str,
     key: Option<&str>,
+    range: Option<Items>,
     headers: &HeaderMap,
 ) -> Response {
     let shared = &*reader.shared;
-    let ask = match Ask::new(shared, uri, model, key, headers) {
+    let ask = match Ask::new(shared, uri, model, key, range, headers) {
         Ok(ask) => ask,
         Err(problem) => return problem.into_response(),
     };
@@ -119,7 +157,9 @@ async fn respond(
                 gone += 1;
                 shared.catalog.refreshed(&live).await;
             }
-            Err(Stop::Failed(failure)) => return problem(failure, &shared.limits).into_response(),
+            Err(Stop::Failed(failure)) => {
+                return errors::failed(failure, &shared.limits).into_response();
+            }
             Err(Stop::Refused(problem)) => return problem.into_response(),
         }
     }
@@ -155,11 +195,21 @@ struct Ask<'a> {
     uri: &'a Uri,
     model: String,
     key: Option<&'a str>,
+    range: Option<Items>,
     parameters: Vec<Parameter<'a>>,
     headers: &'a HeaderMap,
     format: Format,
-    /// A stale answer is better than none.
-    stale_is_ok: bool,
+    preferences: Preferences,
+    /// The schema that the reader named, which is the one that there is.
+    profile: Option<&'a str>,
+}
+
+/// The same, checked.
+struct Asked<'m> {
+    request: Request,
+    plan: Plan<'m>,
+    target: Target<'m>,
+    shape: Shape,
 }
 
 impl<'a> Ask<'a> {
@@ -168,17 +218,24 @@ impl<'a> Ask<'a> {
         uri: &'a Uri,
         model: &str,
         key: Option<&'a str>,
+        range: Option<Items>,
         headers: &'a HeaderMap,
     ) -> Result<Self, Problem> {
+        let format = Format::negotiate(headers)?;
+        let mut preferences = Preferences::read(headers)?;
+        // CSV has no place for it.
+        preferences.metadata &= format.lines != Lines::Csv;
         Ok(Self {
             shared,
             uri,
             model: scan::decode(model, Plus::IsPlus)?,
             key,
+            range,
             parameters: scan::parameters(uri.query().unwrap_or_default(), &shared.limits)?,
             headers,
-            format: Format::negotiate(headers)?,
-            stale_is_ok: headers::prefers_stale(headers),
+            format,
+            preferences,
+            profile: headers::profile(headers, &shared.schema)?,
         })
     }
 
@@ -187,24 +244,58 @@ impl<'a> Ask<'a> {
         if let Some(live) = models.live.get(&self.model) {
             return Ok(live.clone());
         }
-        let shown: String = self.model.chars().take(80).collect();
-        let problem = Problem::not_found(
-            "unknown_read_model",
-            format!("there is no read model \"{shown}\""),
-        );
-        Err(
-            match nearest(&self.model, models.live.keys().map(String::as_str)) {
-                Some(near) => problem.with_hint(format!("did you mean \"{near}\"?")),
-                None => problem.with_hint("GET /admin/projections lists what is deployed"),
-            },
-        )
+        let known = models.live.keys().map(String::as_str);
+        Err(errors::unknown_read_model(&self.model, known))
     }
 
     async fn answer(&self, live: &Arc<Readable>) -> Result<Response, Stop> {
+        let asked = self.checked(live)?;
+        let wanted = match self.wait(live, &asked.request).await? {
+            Ok(wanted) => wanted,
+            Err(response) => return Ok(response),
+        };
+        let fresh = match &wanted.fresh {
+            Some(fresh) => fresh.clone(),
+            None => self.shared.board.look(live, Since::Lately).await?,
+        };
+        let statement = sql::rows(&asked.plan, asked.target, asked.shape);
+        let shown = Representation::of(&statement);
+        if self.headers.contains_key(header::IF_NONE_MATCH)
+            && let Some(tag) = self.tag(live, &fresh, &shown)
+            && headers::matches(self.headers, &tag)
+        {
+            self.shared.cache.spared();
+            let answered = self.answered(live, &fresh, &wanted).await;
+            return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
+        }
+        let read = async || self.read(live, &asked, &statement).await;
+        let found = match self.shared.cache.rows(live, fresh, &shown, read).await {
+            Ok(found) => found,
+            Err(Failure::Gone) => return Err(Stop::Failed(Failure::Gone)),
+            Err(failure) => return Ok(self.failed(live, &wanted, failure).await),
+        };
+        if !wanted.is_late && wanted.goal.position > Some(found.fresh.position) {
+            // A crash of the database has taken back what was seen before.
+            return Err(Stop::Failed(Failure::Gone));
+        }
+        let answered = self.answered(live, &found.fresh, &wanted).await;
+        let tag = self.tag(live, &found.fresh, &shown);
+        Ok(match self.shown(&asked, &found.page, &answered) {
+            Ok(response) => answered.with(response, tag.as_deref()),
+            Err(problem) => answered.with(problem.into_response(), None),
+        })
+    }
+
+    /// What is asked for, checked against the read model as it is in this generation.
+    fn checked<'m>(&self, live: &'m Readable) -> Result<Asked<'m>, Stop> {
+        let limits = &self.shared.limits;
         plan::check_names(&self.parameters, &live.model)?;
-        let request = parse::parse(&self.parameters, &self.shared.limits)?;
+        let mut request = parse::parse(&self.parameters, limits)?;
+        if let Some(range) = self.range {
+            range.narrow(&mut request)?;
+        }
         let plan = match self.key {
-            None => plan::rows(&live.model, &request, &self.shared.limits)?,
+            None => plan::rows(&live.model, &request, limits)?,
             Some(key) => plan::row(&live.model, key, &request)?,
         };
         let target = Target {
@@ -212,83 +303,103 @@ impl<'a> Ask<'a> {
             standing: live.standing,
             schema: &live.schema,
             min_position: Some(i64::MAX),
-            answer_bytes: self.shared.limits.answer_bytes,
+            answer_bytes: limits.answer_bytes,
         };
-        let wanted = match self.wait(live, &request).await? {
-            Ok(wanted) => wanted,
-            Err(response) => return Ok(response),
+        let count = self.preferences.count.filter(|_| self.key.is_none());
+        let shape = Shape {
+            lines: self.format.lines,
+            count: count.map(|count| count.of_at_most(limits.rows)),
         };
-        let representation = headers::representation(&sql::rows(&plan, target), self.format);
-        if self.headers.contains_key(header::IF_NONE_MATCH) {
-            let fresh = self.shared.board.look(live, Since::Lately).await?;
-            let tag = Self::tag(live, &fresh, &representation);
-            if let Some(tag) = tag.filter(|tag| headers::matches(self.headers, tag)) {
-                let answered = self.answered(live, &fresh, &wanted).await;
-                return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
-            }
-        }
-        self.read(live, &wanted, &plan, target, &representation).await
+        Ok(Asked {
+            request,
+            plan,
+            target,
+            shape,
+        })
     }
 
+    /// Asks the database for the rows, and notes how fresh they are.
     async fn read(
         &self,
         live: &Readable,
-        wanted: &Wanted,
-        plan: &Plan<'_>,
-        target: Target<'_>,
-        representation: &str,
-    ) -> Result<Response, Stop> {
-        let answer = match crate::query::answer(&self.shared.pool, plan, target).await {
-            Ok(answer) => answer,
-            Err(Failure::Gone) => return Err(Stop::Failed(Failure::Gone)),
-            Err(failure) => {
-                return Ok(self.failed(live, wanted, failure).await);
-            }
-        };
-        let fresh = &answer.freshness;
-        let answered = self.answered(live, fresh, wanted).await;
-        let is_single = self.key.is_some() || self.format == Format::Object;
-        if is_single && answer.count != 1 {
-            let problem = match self.key {
-                Some(key) => no_row(&self.model, key),
-                None => not_one_row(&self.model, answer.count),
-            };
-            return Ok(answered.with(problem.into_response(), None));
+        asked: &Asked<'_>,
+        statement: &Statement,
+    ) -> Result<Found, Failure> {
+        let Asked {
+            plan,
+            target,
+            shape,
+            ..
+        } = asked;
+        let began = self.shared.board.begin(live);
+        let answer =
+            crate::query::answer(&self.shared.pool, statement, plan, *target, *shape).await?;
+        let fresh = Arc::new(answer.freshness);
+        self.shared.board.saw(live, began, fresh.clone());
+        Ok(Found {
+            fresh,
+            page: Arc::new(answer.page),
+        })
+    }
+
+    /// Rows as the reader wants to see them: all of a page, or the only one on its own.
+    fn shown(
+        &self,
+        asked: &Asked<'_>,
+        page: &Page,
+        answered: &Answered,
+    ) -> Result<Response, Problem> {
+        let is_single = self.key.is_some() || self.format.is_single;
+        if is_single && page.count != 1 {
+            return Err(match self.key {
+                Some(key) => errors::no_row(&self.model, key),
+                None => errors::not_one_row(page.count),
+            });
         }
-        let body = Bytes::from(answer.body);
-        let body = match is_single {
+        let body = &page.body;
+        let body = match is_single && self.format.lines != Lines::Csv {
             // The array's brackets are left out.
             true => body.slice(1..body.len() - 1),
+            false => body.clone(),
+        };
+        let body = match self.preferences.metadata {
+            true => answered.around(&body, page),
             false => body,
         };
         let mut response = body.into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, self.format.content_type());
-        headers.insert(header::VARY, HeaderValue::from_static("accept"));
-        if self.key.is_none() {
-            let next = answer.next.as_deref();
-            headers::page(
-                headers,
-                self.uri,
-                &self.parameters,
-                plan,
-                answer.count,
-                next,
-            );
+        headers.insert(header::VARY, headers::VARY);
+        if self.key.is_some() {
+            return Ok(response);
         }
-        let tag = Self::tag(live, fresh, representation);
-        Ok(answered.with(response, tag.as_deref()))
+        let plan = &asked.plan;
+        let extent = Extent {
+            offset: match (&plan.after, plan.limit) {
+                (Some(_), _) => None,
+                // Nothing begins anywhere.
+                (None, 0) => Some(0),
+                (None, _) => Some(plan.offset.unsigned_abs()),
+            },
+            count: page.count,
+            total: page.total,
+        };
+        let status = extent.status()?;
+        if extent.is_told() {
+            headers.insert(header::CONTENT_RANGE, extent.header());
+        }
+        if let Some(next) = &page.next {
+            let limit = self.range.and(Some(plan.limit));
+            range::link(headers, self.uri, &self.parameters, limit, next);
+        }
+        *response.status_mut() = status;
+        Ok(response)
     }
 
     /// The answer to a query that failed, with how fresh its read model is, if that can still be said.
-    async fn failed(
-        &self,
-        live: &Readable,
-        wanted: &Wanted,
-        failure: Failure,
-    ) -> Response {
+    async fn failed(&self, live: &Readable, wanted: &Wanted, failure: Failure) -> Response {
         let is_away = matches!(failure, Failure::Pool(_) | Failure::Database(_));
-        let response = problem(failure, &self.shared.limits).into_response();
+        let response = errors::failed(failure, &self.shared.limits).into_response();
         if is_away {
             return response;
         }
@@ -302,75 +413,20 @@ impl<'a> Ask<'a> {
     }
 
     /// None while nobody can tell what a revision means.
-    fn tag(live: &Readable, fresh: &Freshness, representation: &str) -> Option<String> {
+    fn tag(&self, live: &Readable, fresh: &Freshness, shown: &Representation) -> Option<String> {
         let incarnation = fresh.incarnation.as_deref()?;
+        // Metadata change without the rows: such an answer is the same only as far as the rows go.
+        let (weak, form) = match (self.preferences.metadata, self.format.is_single) {
+            (false, false) => ("", ""),
+            (false, true) => ("", "o"),
+            (true, false) => ("W/", "m"),
+            (true, true) => ("W/", "om"),
+        };
         Some(format!(
-            "\"{incarnation}-{}-{}-{representation}\"",
-            live.generation, fresh.revision
+            "{weak}\"{incarnation}-{}-{}-{}{form}\"",
+            live.generation,
+            fresh.revision,
+            shown.short()
         ))
-    }
-}
-
-fn no_row(model: &str, key: &str) -> Problem {
-    let shown: String = key.chars().take(80).collect();
-    Problem::not_found(
-        "row_not_found",
-        format!("read model \"{model}\" has no row with key {shown}"),
-    )
-}
-
-fn not_one_row(model: &str, count: u64) -> Problem {
-    let found = if count == 0 { "none" } else { "several" };
-    Problem::new(
-        StatusCode::NOT_ACCEPTABLE,
-        "not_one_row",
-        format!("one row of \"{model}\" was asked for, and {found} match"),
-    )
-    .with_hint("ask for application/json, or filter by the key")
-}
-
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        let mut problem = Problem::bad_request(refusal.code, refusal.to_string());
-        if let Some(hint) = refusal.hint {
-            problem = problem.with_hint(hint);
-        }
-        if let Some(place) = refusal.place {
-            problem = problem.with_details(json!({"parameter": place.parameter, "at": place.at}));
-        }
-        problem
-    }
-}
-
-fn problem(failure: Failure, limits: &Limits) -> Problem {
-    match failure {
-        Failure::Gone => Problem::unavailable("the read model is being replaced just now"),
-        Failure::Value { column, message } => {
-            let problem = match &column {
-                Some(column) => Problem::bad_request(
-                    "invalid_value",
-                    format!("a value for column \"{column}\" is refused: {message}"),
-                )
-                .with_details(json!({"parameter": column})),
-                None => Problem::bad_request("invalid_value", message),
-            };
-            problem.with_hint("write values as PostgreSQL writes them for the column's type")
-        }
-        Failure::Timeout => Problem::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "statement_timeout",
-            "the query took longer than is allowed",
-        )
-        .with_hint("filter or sort by the key or an indexed column, ask for fewer rows, or page with a cursor"),
-        Failure::TooLarge { bytes } => Problem::bad_request(
-            "answer_too_large",
-            format!(
-                "the rows have {bytes} bytes; an answer may have {}",
-                limits.answer_bytes
-            ),
-        )
-        .with_hint("ask for fewer rows with limit, or fewer columns with select"),
-        Failure::Database(error) => error.into(),
-        Failure::Pool(error) => error.into(),
     }
 }

@@ -4,6 +4,8 @@ use std::sync::atomic::AtomicUsize;
 
 use tokio::sync::{Notify, oneshot, watch};
 
+use bytes::Bytes;
+
 use super::*;
 use crate::query::board::Slot;
 use crate::query::catalog::{Head, Standing, Upstream};
@@ -18,6 +20,7 @@ fn model(name: &str, generation: i64) -> Readable {
             key: Vec::new(),
             columns: Vec::new(),
             indexes: Vec::new(),
+            references: Vec::new(),
         },
         projection: "p".to_owned(),
         generation,
@@ -47,7 +50,7 @@ fn at(position: i64, revision: i64) -> Arc<Freshness> {
 fn rows(fresh: &Arc<Freshness>, text: &str) -> Found {
     Found {
         fresh: fresh.clone(),
-        entry: Arc::new(Entry {
+        page: Arc::new(Page {
             count: 1,
             total: None,
             body: Bytes::from(text.to_owned()),
@@ -68,7 +71,7 @@ const SHOWN: Representation = Representation([7; 32]);
 async fn ask(cache: &Cache, model: &Readable, fresh: &Arc<Freshness>, text: &str) -> String {
     let read = async || Ok(rows(fresh, text));
     let found = cache.rows(model, fresh.clone(), &SHOWN, read).await;
-    String::from_utf8(found.unwrap().entry.body.to_vec()).unwrap()
+    String::from_utf8(found.unwrap().page.body.to_vec()).unwrap()
 }
 
 #[tokio::test]
@@ -92,7 +95,7 @@ async fn rows_are_kept_for_their_incarnation_generation_model_revision_and_query
     let read = async || Ok(rows(&fresh, "q"));
     let other = Representation([8; 32]);
     let found = cache.rows(&orders, fresh.clone(), &other, read).await;
-    assert_eq!(found.unwrap().entry.body, "q");
+    assert_eq!(found.unwrap().page.body, "q");
     assert_eq!(ask(&cache, &orders, &fresh, "again").await, "first");
 }
 
@@ -154,7 +157,7 @@ async fn who_asks_at_the_same_time_shares_one_fetch_and_the_next_one_fetches_if_
     }
     go.notify_one();
     for other in others {
-        assert_eq!(other.await.unwrap().unwrap().entry.body, "rows");
+        assert_eq!(other.await.unwrap().unwrap().page.body, "rows");
     }
     assert_eq!(fetches.load(Ordering::SeqCst), 2);
     assert_eq!((cache.counts().shared, cache.shared.flights.len()), (4, 0));
@@ -180,7 +183,7 @@ async fn an_error_is_nobody_elses_and_is_not_kept() {
     };
     let (first, second) = tokio::join!(first, second);
     assert!(matches!(first, Err(Failure::Timeout)));
-    assert_eq!(second.unwrap().entry.body, "rows");
+    assert_eq!(second.unwrap().page.body, "rows");
     assert_eq!(cache.shared.flights.len(), 0);
 }
 

@@ -154,7 +154,7 @@ impl Board {
         }
         let began = self.begin(model);
         let fresh = freshness(&shared.pool, &model.model.name, model.target()).await?;
-        Ok(self.saw(model, began, fresh))
+        Ok(self.saw(model, began, Arc::new(fresh)))
     }
 
     /// To be called before a statement that reads a read model's freshness along with its rows.
@@ -166,7 +166,7 @@ impl Board {
     }
 
     /// Notes what such a statement saw, and gives the latest that was seen by anybody.
-    pub fn saw(&self, model: &Readable, began: Began, fresh: Freshness) -> Arc<Freshness> {
+    pub fn saw(&self, model: &Readable, began: Began, fresh: Arc<Freshness>) -> Arc<Freshness> {
         model.slot.saw(began, fresh)
     }
 
@@ -281,7 +281,7 @@ impl Slot {
         (seen.at >= earliest && is_current).then(|| seen.fresh.clone())
     }
 
-    fn saw(&self, began: Began, fresh: Freshness) -> Arc<Freshness> {
+    fn saw(&self, began: Began, fresh: Arc<Freshness>) -> Arc<Freshness> {
         let mut seen = self.seen();
         let Some(old) = seen.as_mut() else {
             return seen.insert(Seen::new(began, fresh)).fresh.clone();
@@ -298,7 +298,7 @@ impl Slot {
         let is_later = state(&fresh) > state(&old.fresh);
         let is_newer = state(&fresh) == state(&old.fresh) && began.at >= old.at;
         if is_later || is_newer {
-            old.fresh = Arc::new(fresh);
+            old.fresh = fresh;
         }
         old.at = old.at.max(began.at);
         old.moves = old.moves.max(began.moves);
@@ -312,11 +312,11 @@ impl Slot {
 }
 
 impl Seen {
-    fn new(began: Began, fresh: Freshness) -> Self {
+    fn new(began: Began, fresh: Arc<Freshness>) -> Self {
         Self {
             at: began.at,
             moves: began.moves,
-            fresh: Arc::new(fresh),
+            fresh,
         }
     }
 }

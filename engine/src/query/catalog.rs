@@ -120,6 +120,11 @@ impl Catalog {
         self.models.borrow().clone()
     }
 
+    /// Ends when there are other read models than when it was asked last; `false` when there never will be.
+    pub async fn changed(&mut self) -> bool {
+        self.models.changed().await.is_ok()
+    }
+
     /// Waits, bounded, until the models are others than those that `gone` came from.
     pub async fn refreshed(&self, gone: &Arc<Readable>) {
         let mut models = self.models.clone();

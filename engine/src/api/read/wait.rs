@@ -1,5 +1,6 @@
 //! Waiting for a position or a lag, as a reader asked: the checkpoint in the database decides.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
@@ -18,11 +19,14 @@ use crate::query::parse::Request;
 const MIN_POSITION: &str = "gobo-min-position";
 
 /// What a reader asked for besides rows, and whether it got it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub(super) goal: Goal,
     asked: Instant,
-    is_late: bool,
+    /// It did not come in time, and old rows are better than none.
+    pub(super) is_late: bool,
+    /// What was seen at the end, if there was anything to wait for.
+    pub(super) fresh: Option<Arc<Freshness>>,
 }
 
 impl Ask<'_> {
@@ -36,6 +40,7 @@ impl Ask<'_> {
             goal: self.goal(live, request)?,
             asked: Instant::now(),
             is_late: false,
+            fresh: None,
         };
         if wanted.goal == Goal::default() {
             return Ok(Ok(wanted));
@@ -43,11 +48,12 @@ impl Ask<'_> {
         let shared = self.shared;
         let patience = request.wait.unwrap_or(shared.limits.default_wait);
         match shared.board.wait(live, wanted.goal, patience).await {
-            Ok(waited) if waited.is_late && !self.stale_is_ok => Ok(Err(self
-                .too_late(live, &waited.fresh, wanted.goal, patience)
+            Ok(waited) if waited.is_late && !self.preferences.stale_is_ok => Ok(Err(self
+                .too_late(live, &waited.fresh, &wanted, patience)
                 .await)),
             Ok(waited) => {
                 wanted.is_late = waited.is_late;
+                wanted.fresh = Some(waited.fresh);
                 Ok(Ok(wanted))
             }
             Err(NoWait::Full(waiters)) => {
@@ -66,19 +72,16 @@ impl Ask<'_> {
         fresh: &Freshness,
         wanted: &Wanted,
     ) -> Answered {
-        let answered = Answered::new(live, fresh, wanted.goal.position).await;
-        if !wanted.is_late {
-            return answered;
-        }
+        let Wanted { goal, asked, .. } = *wanted;
+        let mut answered = Answered::new(live, fresh, goal.position).await;
         // It may have arrived after the wait and before the rows were read.
         let board = &self.shared.board;
-        match board
-            .is_reached(live, fresh, wanted.goal, wanted.asked)
-            .await
-        {
-            true => answered,
-            false => answered.stale(),
+        let is_stale = wanted.is_late && !board.is_reached(live, fresh, goal, asked).await;
+        answered.applied(&self.preferences, is_stale);
+        if let Some(profile) = self.profile {
+            answered.set("content-profile", profile);
         }
+        answered
     }
 
     /// What the parameters ask for, and the header.
@@ -116,9 +119,10 @@ impl Ask<'_> {
         &self,
         live: &Readable,
         fresh: &Freshness,
-        goal: Goal,
+        wanted: &Wanted,
         wait: Duration,
     ) -> Response {
+        let goal = wanted.goal;
         let head = live.upstream.head.borrow().head.max(fresh.position);
         let at = format!(
             "read model \"{}\" is at position {}",
@@ -153,7 +157,7 @@ impl Ask<'_> {
                 "try again, wait longer with wait=, or send \"Prefer: stale=ok\" to get the rows as they are",
             )
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        let answered = Answered::new(live, fresh, goal.position).await;
+        let answered = self.answered(live, fresh, wanted).await;
         answered.with(problem.into_response(), None)
     }
 }

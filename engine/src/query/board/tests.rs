@@ -2,14 +2,14 @@
 
 use super::*;
 
-fn state(incarnation: &str, position: i64, revision: i64) -> Freshness {
-    Freshness {
+fn state(incarnation: &str, position: i64, revision: i64) -> Arc<Freshness> {
+    Arc::new(Freshness {
         position,
         incarnation: Some(incarnation.to_owned()),
         revision,
         dead_letters: 0,
         dead_positions: Vec::new(),
-    }
+    })
 }
 
 fn began(start: Instant, ms: u64, moves: u64) -> Began {
