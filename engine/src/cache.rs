@@ -6,7 +6,9 @@
 //! ([`crate::query::board`]). Errors are never kept. What is kept goes after a while whether it is used or not, so that
 //! what was erased from the tables does not live on here.
 
+mod far;
 mod flight;
+mod wire;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,10 +19,12 @@ use moka::notification::RemovalCause;
 use moka::sync::Cache as Memory;
 use sha2::{Digest, Sha256};
 
+use self::far::Far;
 use self::flight::Flights;
 use crate::query::catalog::{Catalog, Readable};
 use crate::query::sql::Statement;
 use crate::query::{Failure, Freshness, Page};
+use crate::redis::Redis;
 use crate::shutdown::Shutdown;
 
 /// What an entry takes besides its texts, about.
@@ -107,6 +111,7 @@ pub struct Cache {
 #[derive(Debug)]
 struct Shared {
     memory: Option<Memory<Key, Arc<Page>>>,
+    far: Option<Far>,
     most: u64,
     flights: Flights,
     counts: Arc<Tally>,
@@ -138,15 +143,29 @@ pub struct Counts {
     pub entries: u64,
     /// Bytes in memory.
     pub bytes: u64,
+    /// The same of Redis, where it is configured.
+    pub far: Option<FarCounts>,
+}
+
+/// How often Redis had an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FarCounts {
+    /// Answers that were there.
+    pub hits: u64,
+    /// Answers that were not, or Redis did not say.
+    pub misses: u64,
+    /// Values that were no answers.
+    pub odd: u64,
 }
 
 impl Cache {
-    /// An empty cache.
-    pub fn new(settings: Settings) -> Self {
+    /// An empty cache in this process, in front of what Redis has of this database.
+    pub fn new(settings: Settings, redis: Option<Redis>, database: &str) -> Self {
         let counts = Arc::<Tally>::default();
         Self {
             shared: Arc::new(Shared {
                 memory: (settings.bytes > 0).then(|| memory(settings, &counts)),
+                far: redis.map(|redis| Far::new(redis, database, settings.keep)),
                 most: settings.bytes / LARGEST_PART,
                 flights: Flights::default(),
                 counts,
@@ -164,10 +183,11 @@ impl Cache {
         read: impl AsyncFnOnce() -> Result<Found, Failure>,
     ) -> Result<Found, Failure> {
         let shared = &*self.shared;
-        let (Some(memory), Some(key)) = (&shared.memory, Key::new(model, &fresh, shown)) else {
+        let is_off = shared.memory.is_none() && shared.far.is_none();
+        let Some(key) = Key::new(model, &fresh, shown).filter(|_| !is_off) else {
             return read().await;
         };
-        if let Some(page) = memory.get(&key) {
+        if let Some(page) = shared.memory.as_ref().and_then(|memory| memory.get(&key)) {
             shared.counts.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(Found { fresh, page });
         }
@@ -181,18 +201,31 @@ impl Cache {
                 false => found,
             });
         }
+        if let Some(far) = &shared.far
+            && let Some(page) = far.get(&key).await.map(Arc::new)
+        {
+            self.remember(key, &page);
+            let found = Found { fresh, page };
+            flight.landed_with(found.clone());
+            return Ok(found);
+        }
         let found = read().await.inspect_err(|_| flight.failed())?;
-        self.keep(model, shown, &found);
+        // They may be of a later revision by now.
+        if let Some(key) = Key::new(model, &found.fresh, shown) {
+            self.remember(key, &found.page);
+            if let Some(far) = &shared.far {
+                far.put(&key, &found.page);
+            }
+        }
         flight.landed_with(found.clone());
         Ok(found)
     }
 
-    fn keep(&self, model: &Readable, shown: &Representation, found: &Found) {
-        let key = Key::new(model, &found.fresh, shown);
-        if let (Some(memory), Some(key)) = (&self.shared.memory, key)
-            && u64::from(weight(&found.page)) <= self.shared.most
+    fn remember(&self, key: Key, page: &Arc<Page>) {
+        if let Some(memory) = &self.shared.memory
+            && u64::from(weight(page)) <= self.shared.most
         {
-            memory.insert(key, found.page.clone());
+            memory.insert(key, page.clone());
         }
     }
 
@@ -225,7 +258,12 @@ impl Cache {
 
     /// What happened since the start.
     pub fn counts(&self) -> Counts {
-        let Shared { memory, counts, .. } = &*self.shared;
+        let Shared {
+            memory,
+            far,
+            counts,
+            ..
+        } = &*self.shared;
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Counts {
             hits: count(&counts.hits),
@@ -235,6 +273,11 @@ impl Cache {
             spared: count(&counts.spared),
             entries: memory.as_ref().map_or(0, Memory::entry_count),
             bytes: memory.as_ref().map_or(0, Memory::weighted_size),
+            far: far.as_ref().map(|far| FarCounts {
+                hits: count(&far.hits),
+                misses: count(&far.misses),
+                odd: count(&far.odd),
+            }),
         }
     }
 }

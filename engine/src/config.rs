@@ -2,7 +2,9 @@
 //!
 //! `gobo.example.toml` documents every key.
 
+mod access;
 mod example;
+mod live;
 mod read;
 mod redis;
 mod validate;
@@ -18,6 +20,8 @@ use crate::cache;
 use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
+pub use access::{Access, Anonymous, Cors, Jwt, ReadModelSettings, Secret, is_role, usable_secret};
+pub use live::Live;
 pub use read::ConfigError;
 pub use redis::RedisSettings;
 
@@ -48,14 +52,21 @@ pub struct Config {
     pub api: Api,
     /// What is kept in memory of what was read.
     pub cache: Cache,
+    /// Who may do what.
+    pub access: Access,
     /// A second cache, and a place for change feeds.
     pub redis: RedisSettings,
+    /// The change feed, and those who follow it.
+    pub live: Live,
     /// Event tables by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, SourceConfig>,
     /// Settings of single projections by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub projections: BTreeMap<String, ProjectionSettings>,
+    /// Settings of single read models by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub read_models: BTreeMap<String, ReadModelSettings>,
 }
 
 /// How log lines look.
@@ -246,9 +257,12 @@ impl Default for Config {
             generations: Generations::default(),
             api: Api::default(),
             cache: Cache::default(),
+            access: Access::default(),
             redis: RedisSettings::default(),
+            live: Live::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
+            read_models: BTreeMap::new(),
         }
     }
 }
@@ -366,6 +380,7 @@ impl Config {
             synchronous_commit: engine.synchronous_commit,
             policy: Policy::default(),
             linger: Duration::ZERO,
+            most_told: self.live.max_changes,
         };
         if let Some(own) = self.projections.get(projection) {
             own.apply(&mut settings);

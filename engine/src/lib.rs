@@ -10,6 +10,7 @@
 pub mod event;
 pub mod store;
 pub mod import;
+pub mod ingest;
 pub mod source;
 pub mod host;
 pub mod descriptor;
@@ -21,6 +22,7 @@ pub mod read_model;
 pub mod progress;
 pub mod query;
 pub mod cache;
+pub mod feed;
 
 // The control plane: it calls the flow, never the other way round.
 pub mod runtime;
@@ -29,6 +31,7 @@ pub mod registry;
 pub mod deploy;
 pub mod generations;
 pub mod ownership;
+pub mod access;
 pub mod api;
 pub mod config;
 pub mod cli;

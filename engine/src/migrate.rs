@@ -44,6 +44,16 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "0005_redaction.sql",
         sql: include_str!("../migrations/0005_redaction.sql"),
     },
+    Migration {
+        version: 6,
+        name: "0006_feed.sql",
+        sql: include_str!("../migrations/0006_feed.sql"),
+    },
+    Migration {
+        version: 7,
+        name: "0007_access.sql",
+        sql: include_str!("../migrations/0007_access.sql"),
+    },
 ];
 
 /// Keeps engines that start at once from migrating at once.

@@ -11,8 +11,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::access::{self, Access};
 use crate::api::admin::Admin;
 use crate::api::health::{Health, Stage};
+use crate::api::openapi::Described;
 use crate::api::read::Reader;
 use crate::api::streams::{Projections, Streams};
 use crate::api::{Front, Rooms, server};
@@ -22,6 +24,7 @@ use crate::db::{Database, describe, describe_pool, is_infrastructure};
 use crate::deploy::Deployer;
 use crate::deploy::watch::Watcher;
 use crate::failure::Folder;
+use crate::feed;
 use crate::generations::Generations;
 use crate::generations::compare::Comparer;
 use crate::host::Host;
@@ -64,6 +67,9 @@ pub enum ServeError {
     /// The schema cannot be brought up to date.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
+    /// Access control has no usable keys.
+    #[error(transparent)]
+    Access(#[from] access::Unusable),
     /// Plugins cannot be run on this machine.
     #[error("plugins cannot be run: {0}")]
     Host(String),
@@ -117,6 +123,7 @@ pub async fn serve(
         &bounded(&config.api.request_timeout_ms.to_string()),
     );
     let activity = Activity::default();
+    let access = Access::new(&config, control.clone())?;
     let redis = config.redis.settings();
     let redis = redis.as_ref().map(Redis::new).transpose()?;
     let health = Arc::new(Health::new(
@@ -124,7 +131,7 @@ pub async fn serve(
         activity.clone(),
         redis.clone(),
     ));
-    let front = Front::new(&config, health.clone());
+    let front = Front::new(&config, access.clone(), health.clone());
     let server: JoinHandle<()> = tokio::spawn(server::serve(
         listener,
         front.router(),
@@ -135,6 +142,7 @@ pub async fn serve(
     let outside = Outside {
         database,
         control,
+        access,
         redis,
     };
     let starting = start(
@@ -185,6 +193,7 @@ pub async fn serve(
 struct Outside {
     database: Database,
     control: Pool,
+    access: Access,
     redis: Option<Redis>,
 }
 
@@ -193,6 +202,7 @@ struct Parts {
     config: Arc<Config>,
     database: Database,
     control: Pool,
+    access: Access,
     sources: Sources,
     registry: Registry,
     deployer: Arc<Deployer>,
@@ -215,6 +225,7 @@ async fn start(
     let Outside {
         database,
         control,
+        access,
         redis,
     } = outside;
     migrate_when_there(&database).await?;
@@ -226,7 +237,12 @@ async fn start(
         tracing::warn!(error, "what is deployed cannot be read yet");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+    while let Err(error) = access.load().await {
+        tracing::warn!(error, "tokens cannot be read yet");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     let parts = Parts {
+        access,
         sources: Sources::start(&database, &config),
         deployer: Arc::new(Deployer::new(
             control.clone(),
@@ -236,8 +252,8 @@ async fn start(
         generations: Generations::new(control.clone(), registry.clone(), config.clone()),
         progress: Progress::new(),
         activity,
+        cache: Cache::new(config.cache.settings(), redis.clone(), database.name()),
         redis,
-        cache: Cache::new(config.cache.settings()),
         config,
         database,
         control,
@@ -282,6 +298,8 @@ impl Parts {
         services.spawn(named("registry", async move {
             registry.run(database, until).await;
         }));
+        let access = self.access.clone().run(self.registry.hints(), shutdown.clone());
+        services.spawn(named("access", access));
         if let Some(redis) = self.redis.clone() {
             services.spawn(named("redis", redis.run(shutdown.clone())));
         }
@@ -294,6 +312,12 @@ impl Parts {
             .clone()
             .run(self.progress.clone(), shutdown.clone());
         services.spawn(named("generations", deciding));
+        let kept = feed::Kept {
+            minutes: self.config.live.keep_minutes,
+            commits: self.config.live.keep_commits,
+        };
+        let trimming = feed::Trimmer::new(self.control.clone(), kept).run(shutdown.clone());
+        services.spawn(named("feed", trimming));
         let running = self
             .ownership()
             .run(self.registry.catalog(), shutdown.clone());
@@ -340,6 +364,11 @@ impl Parts {
                     limits: limits.clone(),
                 },
                 body_limit: config.api.max_body_bytes,
+            },
+            described: Described {
+                catalog: readable.clone(),
+                limits: query_limits(config),
+                loopback: config.listen.ip().is_loopback(),
             },
             reader: Reader::new(
                 readers,

@@ -116,15 +116,16 @@ impl Bench {
             max_age: Duration::ZERO,
             waiters: limits.waiters,
         };
+        let uncached = cache::Settings {
+            bytes: 0,
+            keep: Duration::from_secs(1),
+        };
         let reader = Reader::new(
             pool.clone(),
             Catalog::new(receiver, refresh.clone()),
             Board::new(pool, progress.clone(), looks),
             // The same revision has other rows here.
-            Cache::new(cache::Settings {
-                bytes: 0,
-                keep: Duration::from_secs(1),
-            }),
+            Cache::new(uncached, None, ""),
             limits,
             "read",
         );

@@ -75,6 +75,7 @@ pub fn measured(router: Router, admin: Admin, reader: Reader, redis: Option<Redi
     };
     let metrics = Router::new()
         .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(super::method_not_allowed)
         .with_state(room);
     router
         .merge(metrics)
@@ -191,6 +192,15 @@ fn of_readers(page: &mut Page, reader: &Reader) {
          or nowhere because the reader had them (not_modified).",
         outcomes.map(|(outcome, count)| (vec![("outcome", outcome)], count as f64)),
     );
+    if let Some(far) = cache.far {
+        let outcomes = [("hit", far.hits), ("miss", far.misses), ("odd", far.odd)];
+        page.family(
+            "gobo_cache_redis_total",
+            Kind::Counter,
+            "Answers that were looked for in Redis: there (hit), not there or no answer (miss), no answer of ours (odd).",
+            outcomes.map(|(outcome, count)| (vec![("outcome", outcome)], count as f64)),
+        );
+    }
     page.family(
         "gobo_cache_evictions_total",
         Kind::Counter,

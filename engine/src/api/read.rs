@@ -23,6 +23,7 @@ use deadpool_postgres::Pool;
 
 use self::format::Format;
 use self::headers::Answered;
+pub(super) use self::headers::matches;
 use self::prefer::Preferences;
 use self::range::{Extent, Items};
 use self::wait::Wanted;
@@ -296,7 +297,7 @@ impl<'a> Ask<'a> {
         }
         let plan = match self.key {
             None => plan::rows(&live.model, &request, limits)?,
-            Some(key) => plan::row(&live.model, key, &request)?,
+            Some(key) => plan::row(&live.model, key, &request, limits)?,
         };
         let target = Target {
             generation: live.generation,

@@ -60,10 +60,11 @@ fn rows(fresh: &Arc<Freshness>, text: &str) -> Found {
 }
 
 fn cache(bytes: u64) -> Cache {
-    Cache::new(Settings {
+    let settings = Settings {
         bytes,
         keep: Duration::from_secs(60),
-    })
+    };
+    Cache::new(settings, None, "")
 }
 
 const SHOWN: Representation = Representation([7; 32]);
