@@ -181,9 +181,9 @@ async fn a_client_may_send_the_position_it_saw_back_with_everything_it_asks() {
     );
     // The higher one counts.
     let late = ask("/read/orders?wait=1ms&min_position=5", "11").await;
-    assert_eq!(late.json()["details"]["min_position"], 11);
+    assert_eq!(late.json()["context"]["min_position"], 11);
     let late = ask("/read/orders?wait=1ms&min_position=12", "11").await;
-    assert_eq!(late.json()["details"]["min_position"], 12);
+    assert_eq!(late.json()["context"]["min_position"], 12);
     for nonsense in ["", "-1", "ten", "99999999999999999999"] {
         let refused = ask("/read/orders", nonsense).await;
         assert_eq!(
@@ -312,6 +312,53 @@ async fn a_reader_who_has_the_rows_is_told_so() {
         304
     );
     assert_eq!(bench.get("/read/orders/22").await.header("etag"), "");
+}
+
+#[tokio::test]
+async fn the_body_says_what_the_headers_say_where_that_is_preferred() {
+    let bench = orders().await;
+    bench.head.send_replace(Head { safe: 11, head: 12 });
+    commit(&bench, 11).await;
+    commit(&bench, 12).await;
+    let ask = async |uri: &str, more: &[(&str, &str)]| {
+        let mut headers = vec![("prefer", "count=exact, metadata")];
+        headers.extend_from_slice(more);
+        bench.send("GET", uri, &headers).await
+    };
+    let uri = "/read/orders?order=id&limit=1";
+    let answer = ask(uri, &[]).await;
+    assert_eq!(answer.header("preference-applied"), "count=exact, metadata");
+    let body = answer.json();
+    assert_eq!(body["data"], serde_json::json!([{ "id": 11 }]));
+    assert_eq!(
+        body["metadata"],
+        serde_json::json!({
+            "position": 12, "head_position": 12, "lag_seconds": 0.0, "generation": 1, "revision": 3, "stale": false,
+            "dead_letters": 0, "count": 1, "total": 2, "next_cursor": answer.header("gobo-next-cursor"),
+        })
+    );
+    // Positions move on without the rows: the tag is a weak one, and not that of the rows alone.
+    let tag = answer.header("etag").to_owned();
+    assert!(tag.starts_with("W/\""), "{tag}");
+    let again = ask(uri, &[("if-none-match", tag.as_str())]).await;
+    assert_eq!(
+        (again.status.as_u16(), again.header("etag")),
+        (304, tag.as_str())
+    );
+    let plain = [("if-none-match", tag.as_str()), ("prefer", "count=exact")];
+    assert_eq!(bench.send("GET", uri, &plain).await.status, 200);
+    let row = ask("/read/orders/12", &[]).await.json();
+    assert_eq!(row["data"], serde_json::json!({ "id": 12 }));
+    assert_eq!(row["metadata"]["position"], 12);
+    let csv = ask(uri, &[("accept", "text/csv")]).await;
+    assert_eq!(
+        (csv.body.as_str(), csv.header("preference-applied")),
+        ("id\n11", "count=exact")
+    );
+    let stale = [("prefer", "metadata, stale=ok")];
+    let uri = "/read/orders?min_position=99&wait=1ms";
+    let stale = bench.send("GET", uri, &stale).await;
+    assert_eq!(stale.json()["metadata"]["stale"], true);
 }
 
 #[tokio::test]
