@@ -3,6 +3,9 @@
 //! Every node tells of every generation, as the database has it; rates are known where a loop runs. There are as many
 //! series as there are projections, generations and read models: nothing that an event or a client says becomes a label.
 
+mod readers;
+mod redis;
+
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +23,7 @@ use super::admin::Admin;
 use super::admin::status::{GenerationStatus, State, all_generations};
 use super::read::Reader;
 use crate::event::Position;
+use crate::feed::publish::Published;
 use crate::redis::Redis;
 use crate::source;
 
@@ -59,17 +63,25 @@ struct Room {
     admin: Admin,
     reader: Reader,
     redis: Option<Redis>,
+    published: Published,
     traffic: Arc<Traffic>,
     pace: Arc<Pace>,
 }
 
 /// Adds `/metrics` to `router`, and counts the answers of all of it.
-pub fn measured(router: Router, admin: Admin, reader: Reader, redis: Option<Redis>) -> Router {
+pub fn measured(
+    router: Router,
+    admin: Admin,
+    reader: Reader,
+    redis: Option<Redis>,
+    published: Published,
+) -> Router {
     let traffic: Arc<Traffic> = Arc::default();
     let room = Room {
         admin,
         reader,
         redis,
+        published,
         traffic: traffic.clone(),
         pace: Arc::default(),
     };
@@ -97,9 +109,9 @@ async fn count(Shared(traffic): Shared<Arc<Traffic>>, request: Request, next: Ne
 async fn metrics(Shared(room): Shared<Room>) -> Response {
     let mut page = Page::default();
     process(&mut page, &room);
-    of_readers(&mut page, &room.reader);
+    readers::all(&mut page, &room.reader);
     if let Some(redis) = &room.redis {
-        of_redis(&mut page, redis);
+        redis::server(&mut page, redis);
     }
     // What is known of this process is told also while the database is away.
     let generations = all_generations(&room.admin).await;
@@ -112,6 +124,7 @@ async fn metrics(Shared(room): Shared<Room>) -> Response {
     );
     if let Ok(generations) = generations {
         deployed(&mut page, &generations);
+        redis::feeds(&mut page, &room.published, &generations);
         rebuilds(&mut page, &room.pace, &generations);
     }
     ([(header::CONTENT_TYPE, FORMAT)], page.text).into_response()
@@ -164,82 +177,6 @@ fn process(page: &mut Page, room: &Room) {
         heads
             .iter()
             .map(|(name, head)| (vec![("source", *name)], head.position as f64)),
-    );
-}
-
-fn of_readers(page: &mut Page, reader: &Reader) {
-    let (looks, cache) = reader.counts();
-    let outcomes = [
-        ("shared", looks.reused),
-        ("asked", looks.asked - looks.reused.min(looks.asked)),
-    ];
-    page.family(
-        "gobo_freshness_looks_total",
-        Kind::Counter,
-        "How readers learnt how fresh a read model is: from a look that others had taken (shared), or from the database (asked).",
-        outcomes.map(|(outcome, count)| (vec![("outcome", outcome)], count as f64)),
-    );
-    let outcomes = [
-        ("hit", cache.hits),
-        ("joined", cache.shared),
-        ("miss", cache.misses - cache.shared.min(cache.misses)),
-        ("not_modified", cache.spared),
-    ];
-    page.family(
-        "gobo_cache_answers_total",
-        Kind::Counter,
-        "Where rows came from: memory (hit), a query for somebody else who asked at the same time (joined), further away (miss), \
-         or nowhere because the reader had them (not_modified).",
-        outcomes.map(|(outcome, count)| (vec![("outcome", outcome)], count as f64)),
-    );
-    if let Some(far) = cache.far {
-        let outcomes = [("hit", far.hits), ("miss", far.misses), ("odd", far.odd)];
-        page.family(
-            "gobo_cache_redis_total",
-            Kind::Counter,
-            "Answers that were looked for in Redis: there (hit), not there or no answer (miss), no answer of ours (odd).",
-            outcomes.map(|(outcome, count)| (vec![("outcome", outcome)], count as f64)),
-        );
-    }
-    page.family(
-        "gobo_cache_evictions_total",
-        Kind::Counter,
-        "Answers that left memory to make room for others.",
-        [(Vec::new(), cache.evictions as f64)],
-    );
-    page.family(
-        "gobo_cache_bytes",
-        Kind::Gauge,
-        "What the answers in memory take.",
-        [(Vec::new(), cache.bytes as f64)],
-    );
-    page.family(
-        "gobo_cache_entries",
-        Kind::Gauge,
-        "Answers in memory.",
-        [(Vec::new(), cache.entries as f64)],
-    );
-}
-
-fn of_redis(page: &mut Page, redis: &Redis) {
-    let seen = redis.observed();
-    let up = if seen.trouble.is_none() { 1.0 } else { 0.0 };
-    page.family(
-        "gobo_redis_up",
-        Kind::Gauge,
-        "Whether Redis is used: 0 while it is away, or too slow.",
-        [(Vec::new(), up)],
-    );
-    let outcomes = [
-        ("answered", seen.answered),
-        ("failed", seen.failed),
-        ("skipped", seen.skipped),
-    ];
-    page.family(
-        "gobo_redis_commands_total",
-        Kind::Counter,
-        "Commands for Redis: answered, failed (no answer in time, or refused), skipped (not sent while it is not used).",
-        outcomes.map(|(outcome, count)| (vec![("outcome", outcome)], count as f64)),
     );
 }
 
