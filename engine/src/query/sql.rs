@@ -25,6 +25,13 @@ pub struct Statement {
     pub parameters: Vec<Bound>,
 }
 
+impl Statement {
+    /// The parameters that say which rows are meant: not those of the generation and its freshness, which come first.
+    pub fn own_parameters(&self) -> &[Bound] {
+        self.parameters.get(FRESH_PARAMETERS..).unwrap_or_default()
+    }
+}
+
 /// A bind parameter in text format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
@@ -59,6 +66,9 @@ pub struct Shape {
     /// How all of them are counted, pages aside.
     pub count: Option<Count>,
 }
+
+/// How many parameters [`fresh_parameters`] are.
+const FRESH_PARAMETERS: usize = 3;
 
 const INT8: u32 = 20;
 const TEXT: u32 = 25;
