@@ -195,18 +195,19 @@ fn operate(world: &World<'_>) -> usize {
 async fn check(settings: &str, seed: u64) -> [String; 2] {
     let scene = Scene::new(settings, &["ledger"]).await;
     let other = Gobo::start(scene.database.url(), settings);
-    let world = World {
+    let shared = World {
         nodes: [&scene.gobo, &other],
         events: Mutex::default(),
         acknowledged: AtomicI64::new(0),
         is_over: AtomicBool::new(false),
         seed,
     };
+    let world = &shared;
     let (claims, not_modified, switches) = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..READERS)
             .map(|number| {
                 let reader = Reader {
-                    world: &world,
+                    world,
                     random: Random::new(seed + number + 1),
                     kept: HashMap::new(),
                     claims: Vec::new(),
@@ -214,7 +215,7 @@ async fn check(settings: &str, seed: u64) -> [String; 2] {
                     not_modified: 0,
                 };
                 scope.spawn(move || {
-                    let over = Over(&world);
+                    let over = Over(world);
                     let found = reader.run();
                     drop(over);
                     found
@@ -222,13 +223,13 @@ async fn check(settings: &str, seed: u64) -> [String; 2] {
             })
             .collect();
         let operator = scope.spawn(|| {
-            let over = Over(&world);
-            let switches = operate(&world);
+            let over = Over(world);
+            let switches = operate(world);
             drop(over);
             switches
         });
-        let over = Over(&world);
-        append(&world);
+        let over = Over(world);
+        append(world);
         drop(over);
         let switches = operator.join().unwrap();
         let found = readers.into_iter().map(|reader| reader.join().unwrap());
@@ -236,7 +237,7 @@ async fn check(settings: &str, seed: u64) -> [String; 2] {
         let claims: Vec<Claim> = claims.into_iter().flatten().collect();
         (claims, spared.into_iter().sum::<usize>(), switches)
     });
-    let mut events = world.events.into_inner().unwrap();
+    let mut events = shared.events.into_inner().unwrap();
     events.sort_unstable();
     for claim in &claims {
         let upto = &events[..events.partition_point(|event| event.0 <= claim.position)];

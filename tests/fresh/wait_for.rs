@@ -1,6 +1,6 @@
 //! `POST /streams/{id}/events?wait_for=...`: the answer comes when projections have passed the events.
 
-use gobo_tests::Answer;
+use gobo_tests::{Answer, wait_until};
 use serde_json::{Value, json};
 
 use crate::generations::ask;
@@ -88,6 +88,12 @@ async fn what_can_be_refused_is_refused_before_anything_is_appended() {
 async fn an_append_that_is_not_passed_in_time_has_happened_and_says_so() {
     let scene = Scene::new("", &["ledger", "page-views"]).await;
     ask(&scene.gobo, "ledger", "pause", json!({})).expect(200);
+    wait_until("the loop to end", || {
+        match scene.gobo.log().contains("the loop has ended") {
+            true => Ok(()),
+            false => Err(scene.gobo.log()),
+        }
+    });
     let query = "?wait_for=page-views,ledger&wait=300ms";
     let answer = append(&scene, query, json!({ "amount": 5 })).expect(202);
     let body = answer.json();
