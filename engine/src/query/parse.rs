@@ -277,6 +277,10 @@ fn number<N: std::str::FromStr>(
     let digits = value.bytes().all(|b| b.is_ascii_digit());
     match value.parse() {
         Ok(number) if digits => Ok(number),
+        // A range that ends before it begins.
+        _ if name == "limit" && value.starts_with('-') && value.parse::<i64>().is_ok() => {
+            Err(scanner(parameter, "range_not_satisfiable").refuse("limit is less than 0"))
+        }
         _ => Err(scanner(parameter, code)
             .refuse(format!("{name} is not a whole number that is 0 or more"))
             .hint(format!("for example {name}=100"))),
