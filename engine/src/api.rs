@@ -4,6 +4,7 @@ mod admission;
 pub mod admin;
 mod body;
 pub mod console;
+mod cors;
 mod drain;
 pub mod guard;
 pub mod health;
@@ -25,6 +26,7 @@ use tower_service::Service;
 
 use crate::access::Access;
 use crate::config::Config;
+use crate::feed::publish::Published;
 use crate::redis::Redis;
 use admin::Admin;
 use guard::Guard;
@@ -51,6 +53,7 @@ impl Front {
             config.api.max_requests,
             Duration::from_millis(config.api.request_timeout_ms),
         );
+        let guard = guard.with_cors(config.access.cors.clone());
         Self {
             health,
             behind: Arc::default(),
@@ -85,6 +88,8 @@ pub struct Rooms {
     pub admin: Admin,
     /// For `/metrics`.
     pub redis: Option<Redis>,
+    /// For `/metrics`.
+    pub published: Published,
 }
 
 /// Everything but health, composed.
@@ -97,7 +102,7 @@ pub fn router(config: &Config, rooms: Rooms) -> Router {
         .merge(admin::router(rooms.admin.clone()))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
-    metrics::measured(router, rooms.admin, rooms.redis)
+    metrics::measured(router, rooms.admin, rooms.redis, rooms.published)
         .layer(DefaultBodyLimit::max(config.api.max_body_bytes))
 }
 

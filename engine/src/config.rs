@@ -4,6 +4,7 @@
 
 mod access;
 mod example;
+mod feed;
 mod live;
 mod read;
 mod redis;
@@ -20,6 +21,7 @@ use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
 pub use access::{Access, Anonymous, Cors, Jwt, ReadModelSettings, Secret, is_role, usable_secret};
+pub use feed::FeedTo;
 pub use live::Live;
 pub use read::ConfigError;
 pub use redis::RedisSettings;

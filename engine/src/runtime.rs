@@ -1,5 +1,6 @@
 //! Composes everything; starts and stops the services.
 
+mod publishing;
 mod readable;
 
 use std::net::SocketAddr;
@@ -143,14 +144,7 @@ pub async fn serve(
         access,
         redis,
     };
-    let starting = start(
-        config,
-        outside,
-        activity,
-        &health,
-        &front,
-        &for_services,
-    );
+    let starting = start(config, outside, activity, &health, &front, &for_services);
     let mut services = tokio::select! {
         () = shutdown.requested() => JoinSet::new(),
         started = starting => {
@@ -257,7 +251,8 @@ async fn start(
     };
     let mut services = JoinSet::new();
     let readable = parts.start_services(&mut services, shutdown);
-    let rooms = parts.rooms(readable).await;
+    let published = parts.start_publishing(&mut services, shutdown);
+    let rooms = parts.rooms(readable, published).await;
     front.open(crate::api::router(&parts.config, rooms));
     let tools = Tools {
         deployer: parts.deployer,
@@ -276,6 +271,12 @@ impl Parts {
         let (models, refresh) = (watch::Sender::default(), Arc::new(Notify::new()));
         let catalog = query::catalog::Catalog::new(models.subscribe(), refresh.clone());
         readable::publish(&self.registry, &self.sources, &models);
+        let judging = readable::judge(
+            self.access.rules().clone(),
+            models.subscribe(),
+            shutdown.clone(),
+        );
+        services.spawn(named("row rules", judging));
         let publishing = readable::run(
             self.registry.clone(),
             self.sources.clone(),
@@ -319,7 +320,11 @@ impl Parts {
         catalog
     }
 
-    async fn rooms(&self, readable: query::catalog::Catalog) -> Rooms {
+    async fn rooms(
+        &self,
+        readable: query::catalog::Catalog,
+        published: feed::publish::Published,
+    ) -> Rooms {
         let Self {
             config, database, ..
         } = self;
@@ -359,8 +364,10 @@ impl Parts {
                 self.progress.clone(),
                 query_limits(config),
                 &config.database.read_schema,
+                self.access.rules().clone(),
             ),
             redis: self.redis.clone(),
+            published,
         }
     }
 
