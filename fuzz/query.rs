@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use gobo::query::catalog::Standing;
+use gobo::query::rules::Sight;
 use gobo::query::sql::{Count, Lines, Shape, Statement, Target};
 use gobo::query::{Limits, Refusal, parse, plan, scan, sql};
 use gobo::read_model::{Column, ReadModel};
@@ -86,6 +87,7 @@ impl Harness {
                 key: vec![0],
                 columns: COLUMNS.map(column).into(),
                 indexes: Vec::new(),
+                references: Vec::new(),
             },
             limits: Limits::default(),
             words: BTreeSet::new(),
@@ -154,7 +156,7 @@ impl Harness {
         let parameters = scan::parameters(query, &self.limits)?;
         plan::check_names(&parameters, &self.model)?;
         let request = parse::parse(&parameters, &self.limits)?;
-        let plan = plan::rows(&self.model, &request, &self.limits)?;
+        let plan = plan::rows(&self.model, &request, &self.limits, Sight::Everything)?;
         let target = Target {
             generation: 1,
             standing: Standing::Live,
