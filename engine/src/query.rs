@@ -9,6 +9,7 @@
 pub mod as_of;
 pub mod catalog;
 mod cursor;
+pub mod live;
 mod nearest;
 pub mod parse;
 pub mod past;

@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api::admin::Admin;
 use crate::api::health::{Health, Stage};
-use crate::api::read::Reader;
+use crate::api::read::{Live, Reader};
 use crate::api::streams::Streams;
 use crate::api::{Front, Rooms, server};
 use crate::config::Config;
@@ -37,6 +37,8 @@ use crate::store::Store;
 
 /// How long services may take to finish what is in flight once the end was asked for.
 const GRACE: Duration = Duration::from_secs(20);
+/// Sessions that read what commits changed.
+const FEED_SESSIONS: usize = 4;
 /// The longest pause between two attempts to reach the database at the start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -242,7 +244,7 @@ async fn start(
     };
     let mut services = JoinSet::new();
     let readable = parts.start_services(&mut services, shutdown);
-    let rooms = parts.rooms(readable).await;
+    let rooms = parts.rooms(readable, shutdown).await;
     front.open(crate::api::router(&parts.config, rooms));
     let tools = Tools {
         deployer: parts.deployer,
@@ -302,7 +304,7 @@ impl Parts {
         catalog
     }
 
-    async fn rooms(&self, readable: query::catalog::Catalog) -> Rooms {
+    async fn rooms(&self, readable: query::catalog::Catalog, shutdown: &Shutdown) -> Rooms {
         let Self {
             config, database, ..
         } = self;
@@ -313,6 +315,7 @@ impl Parts {
             ("statement_timeout", timeout.as_str()),
         ];
         let readers = database.pool("reader", connections, &settings);
+        let live = self.live(readers.clone(), shutdown);
         let timeout = config.api.request_timeout_ms.to_string();
         let writers = database.pool("store", connections, &bounded(&timeout));
         Rooms {
@@ -337,8 +340,26 @@ impl Parts {
                 self.progress.clone(),
                 query_limits(config),
                 &config.database.read_schema,
-            ),
+            )
+            .with_live(live),
             redis: self.redis.clone(),
+        }
+    }
+
+    fn live(&self, readers: Pool, shutdown: &Shutdown) -> Live {
+        let live = &self.config.live;
+        let timeout = self.config.api.statement_timeout_ms.to_string();
+        let feed = self
+            .database
+            .pool("feed", FEED_SESSIONS, &bounded(&timeout));
+        let bounds = feed::Bounds {
+            subscribers: live.max_subscribers,
+            queue_bytes: live.queue_bytes,
+        };
+        let progress = self.progress.clone();
+        Live {
+            hub: feed::Hub::new(feed, readers, progress, bounds, shutdown.clone()),
+            heartbeat: Duration::from_millis(live.heartbeat_ms),
         }
     }
 

@@ -6,6 +6,7 @@
 mod errors;
 mod format;
 mod headers;
+mod live;
 mod past;
 mod prefer;
 mod range;
@@ -27,6 +28,7 @@ use tokio::sync::Semaphore;
 
 use self::format::Format;
 use self::headers::Answered;
+pub use self::live::Live;
 use self::prefer::Preferences;
 use self::range::{Extent, Items};
 use super::problem::Problem;
@@ -45,6 +47,7 @@ const MOST_GONE: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Reader {
     shared: Arc<Shared>,
+    live: Option<Live>,
 }
 
 #[derive(Debug)]
@@ -78,6 +81,15 @@ impl Reader {
                 schema: schema.to_owned(),
                 checkpoints: wait::Checkpoints::default(),
             }),
+            live: None,
+        }
+    }
+
+    /// Lets readers follow what they read.
+    pub fn with_live(self, live: Live) -> Self {
+        Self {
+            live: Some(live),
+            ..self
         }
     }
 
@@ -134,10 +146,17 @@ async fn respond(
     headers: &HeaderMap,
 ) -> Response {
     let shared = &*reader.shared;
-    let ask = match Ask::new(shared, uri, model, key, range, headers) {
+    let mut ask = match Ask::new(shared, uri, model, key, range, headers) {
         Ok(ask) => ask,
         Err(problem) => return problem.into_response(),
     };
+    if let Some(live) = &reader.live {
+        match live::Wish::take(&mut ask) {
+            Ok(None) => {}
+            Ok(Some(wish)) => return live::respond(&ask, live, wish).await,
+            Err(problem) => return problem.into_response(),
+        }
+    }
     match as_of::find(&ask.parameters) {
         Ok(None) => {}
         Ok(Some(as_of)) => return past::respond(&ask, &as_of).await,
