@@ -22,6 +22,7 @@ mod import;
 mod live;
 mod metrics;
 mod migrate;
+mod openapi;
 mod operate;
 mod orders;
 mod past;

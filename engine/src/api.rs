@@ -1,5 +1,6 @@
 //! The HTTP face: one router, composed of one room per concern.
 
+mod admission;
 pub mod admin;
 mod body;
 pub mod console;
@@ -7,6 +8,7 @@ mod drain;
 pub mod guard;
 pub mod health;
 pub mod metrics;
+pub mod openapi;
 pub mod problem;
 pub mod read;
 pub mod server;
@@ -21,11 +23,14 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tower_service::Service;
 
+use crate::access::Access;
 use crate::config::Config;
+use crate::feed::Hub;
 use crate::redis::Redis;
 use admin::Admin;
 use guard::Guard;
 use health::Health;
+use openapi::Described;
 use problem::Problem;
 use read::Reader;
 use streams::Streams;
@@ -40,8 +45,9 @@ pub struct Front {
 
 impl Front {
     /// A closed front.
-    pub fn new(config: &Config, health: Arc<Health>) -> Self {
+    pub fn new(config: &Config, access: Access, health: Arc<Health>) -> Self {
         let guard = Guard::new(
+            access,
             config.listen.ip().is_loopback(),
             config.api.max_requests,
             Duration::from_millis(config.api.request_timeout_ms),
@@ -74,10 +80,14 @@ pub struct Rooms {
     pub streams: Streams,
     /// `/read`
     pub reader: Reader,
+    /// `/openapi.json`
+    pub described: Described,
     /// `/admin`, and `/console` on top of it
     pub admin: Admin,
     /// For `/metrics`.
     pub redis: Option<Redis>,
+    /// Who follows what, for `/metrics`.
+    pub live: Hub,
 }
 
 /// Everything but health, composed.
@@ -85,11 +95,12 @@ pub fn router(config: &Config, rooms: Rooms) -> Router {
     let router = Router::new()
         .merge(streams::router(rooms.streams))
         .merge(rooms.reader.router())
+        .merge(openapi::router(rooms.described))
         .merge(console::router(rooms.admin.clone()))
         .merge(admin::router(rooms.admin.clone()))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
-    metrics::measured(router, rooms.admin, rooms.redis)
+    metrics::measured(router, rooms.admin, rooms.redis, rooms.live)
         .layer(DefaultBodyLimit::max(config.api.max_body_bytes))
 }
 
@@ -109,7 +120,7 @@ async fn not_found(request: Request) -> Problem {
         format!("there is nothing at {}", request.uri().path()),
     )
     .with_hint(
-        "Paths: /console, /read/{read_model}, /streams/{stream_id}/events, /events, /admin/projections, /metrics, /health/live, /health/ready",
+        "Paths: /console, /openapi.json, /read/{read_model}, /streams/{stream_id}/events, /events, /admin/projections, /metrics, /health/live, /health/ready",
     )
 }
 

@@ -54,6 +54,7 @@ const RESERVED: [&str; 15] = [
     "wait",
     "as_of",
     "live",
+    "last_event_id",
     "on_conflict",
     "columns",
 ];

@@ -11,8 +11,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::access::{self, Access};
 use crate::api::admin::Admin;
 use crate::api::health::{Health, Stage};
+use crate::api::openapi::Described;
 use crate::api::read::{Live, Reader};
 use crate::api::streams::Streams;
 use crate::api::{Front, Rooms, server};
@@ -65,6 +67,9 @@ pub enum ServeError {
     /// The schema cannot be brought up to date.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
+    /// Access control has no usable keys.
+    #[error(transparent)]
+    Access(#[from] access::Unusable),
     /// Plugins cannot be run on this machine.
     #[error("plugins cannot be run: {0}")]
     Host(String),
@@ -118,6 +123,7 @@ pub async fn serve(
         &bounded(&config.api.request_timeout_ms.to_string()),
     );
     let activity = Activity::default();
+    let access = Access::new(&config, control.clone())?;
     let redis = config.redis.settings();
     let redis = redis.as_ref().map(Redis::new).transpose()?;
     let health = Arc::new(Health::new(
@@ -125,7 +131,7 @@ pub async fn serve(
         activity.clone(),
         redis.clone(),
     ));
-    let front = Front::new(&config, health.clone());
+    let front = Front::new(&config, access.clone(), health.clone());
     let server: JoinHandle<()> = tokio::spawn(server::serve(
         listener,
         front.router(),
@@ -136,6 +142,7 @@ pub async fn serve(
     let outside = Outside {
         database,
         control,
+        access,
         redis,
     };
     let starting = start(
@@ -186,6 +193,7 @@ pub async fn serve(
 struct Outside {
     database: Database,
     control: Pool,
+    access: Access,
     redis: Option<Redis>,
 }
 
@@ -194,6 +202,7 @@ struct Parts {
     config: Arc<Config>,
     database: Database,
     control: Pool,
+    access: Access,
     sources: Sources,
     registry: Registry,
     deployer: Arc<Deployer>,
@@ -215,6 +224,7 @@ async fn start(
     let Outside {
         database,
         control,
+        access,
         redis,
     } = outside;
     migrate_when_there(&database).await?;
@@ -226,7 +236,12 @@ async fn start(
         tracing::warn!(error, "what is deployed cannot be read yet");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+    while let Err(error) = access.load().await {
+        tracing::warn!(error, "tokens cannot be read yet");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     let parts = Parts {
+        access,
         sources: Sources::start(&database, &config),
         deployer: Arc::new(Deployer::new(
             control.clone(),
@@ -279,6 +294,8 @@ impl Parts {
         services.spawn(named("registry", async move {
             registry.run(database, until).await;
         }));
+        let access = self.access.clone().run(self.registry.hints(), shutdown.clone());
+        services.spawn(named("access", access));
         if let Some(redis) = self.redis.clone() {
             services.spawn(named("redis", redis.run(shutdown.clone())));
         }
@@ -334,6 +351,11 @@ impl Parts {
                 safe: self.sources.own_safe_head(),
                 body_limit: config.api.max_body_bytes,
             },
+            described: Described {
+                catalog: readable.clone(),
+                limits: query_limits(config),
+                loopback: config.listen.ip().is_loopback(),
+            },
             reader: Reader::new(
                 readers,
                 readable,
@@ -341,8 +363,9 @@ impl Parts {
                 query_limits(config),
                 &config.database.read_schema,
             )
-            .with_live(live),
+            .with_live(live.clone()),
             redis: self.redis.clone(),
+            live: live.hub.clone(),
         }
     }
 

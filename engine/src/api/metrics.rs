@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::admin::Admin;
 use super::admin::status::{GenerationStatus, State, all_generations};
 use crate::event::Position;
+use crate::feed::Hub;
 use crate::redis::Redis;
 use crate::source;
 
@@ -57,21 +58,24 @@ struct Seen {
 struct Room {
     admin: Admin,
     redis: Option<Redis>,
+    live: Hub,
     traffic: Arc<Traffic>,
     pace: Arc<Pace>,
 }
 
 /// Adds `/metrics` to `router`, and counts the answers of all of it.
-pub fn measured(router: Router, admin: Admin, redis: Option<Redis>) -> Router {
+pub fn measured(router: Router, admin: Admin, redis: Option<Redis>, live: Hub) -> Router {
     let traffic: Arc<Traffic> = Arc::default();
     let room = Room {
         admin,
         redis,
+        live,
         traffic: traffic.clone(),
         pace: Arc::default(),
     };
     let metrics = Router::new()
         .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(super::method_not_allowed)
         .with_state(room);
     router
         .merge(metrics)
@@ -96,6 +100,7 @@ async fn metrics(Shared(room): Shared<Room>) -> Response {
     if let Some(redis) = &room.redis {
         of_redis(&mut page, redis);
     }
+    of_live(&mut page, &room.live);
     // What is known of this process is told also while the database is away.
     let generations = all_generations(&room.admin).await;
     let up = [(Vec::new(), if generations.is_ok() { 1.0 } else { 0.0 })];
@@ -110,6 +115,39 @@ async fn metrics(Shared(room): Shared<Room>) -> Response {
         rebuilds(&mut page, &room.pace, &generations);
     }
     ([(header::CONTENT_TYPE, FORMAT)], page.text).into_response()
+}
+
+fn of_live(page: &mut Page, live: &Hub) {
+    let stats = live.stats();
+    let families = [
+        (
+            "gobo_live_subscribers",
+            Kind::Gauge,
+            "Streams and long polls that follow a read model.",
+            stats.subscribers.get(),
+        ),
+        (
+            "gobo_live_events_total",
+            Kind::Counter,
+            "Events sent to those who follow.",
+            stats.events.get(),
+        ),
+        (
+            "gobo_live_dropped_total",
+            Kind::Counter,
+            "Subscribers who were dropped: they, their queries or the database were too slow.",
+            stats.dropped.get(),
+        ),
+        (
+            "gobo_live_refetches_total",
+            Kind::Counter,
+            "Subscribers who were told to read the rows anew.",
+            stats.refetches.get(),
+        ),
+    ];
+    for (name, kind, about, value) in families {
+        page.family(name, kind, about, [(Vec::new(), value as f64)]);
+    }
 }
 
 type Labels<'a> = Vec<(&'static str, &'a str)>;

@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 
 use self::format::Format;
 use self::headers::Answered;
+pub(super) use self::headers::matches;
 pub use self::live::Live;
 use self::prefer::Preferences;
 use self::range::{Extent, Items};
@@ -307,7 +308,7 @@ impl<'a> Ask<'a> {
         }
         let plan = match self.key {
             None => plan::rows(&live.model, &request, limits)?,
-            Some(key) => plan::row(&live.model, key, &request)?,
+            Some(key) => plan::row(&live.model, key, &request, limits)?,
         };
         let target = Target {
             generation: live.generation,

@@ -6,7 +6,7 @@
 use deadpool_postgres::Pool;
 
 use super::parse::{Comparator, Keyword};
-use super::plan::{Condition, Field, Plan};
+use super::plan::{Condition, Expression, Plan, Source};
 use super::rows::{Failure, run};
 use super::sql::{Bound, Statement};
 pub use super::sql::changes as statement;
@@ -46,12 +46,19 @@ enum Test {
     Is(String, Vec<String>),
     /// None of them.
     Differs(String, String),
-    /// Compares so with a whole number.
-    Order(String, Comparator, i64),
+    /// Is above or below a whole number.
+    Order(String, Order, i64),
     Null(String),
     True(String),
     False(String),
+    /// Holds, and is not merely unknown to.
     Known(Box<Test>),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    Above,
+    Below,
 }
 
 impl Matcher {
@@ -94,9 +101,12 @@ impl Matcher {
 
 /// Columns as they are; anything else is PostgreSQL's to compute.
 fn shown(plan: &Plan<'_>) -> Option<Vec<(String, String)>> {
-    let columns = plan.select.iter().map(|field| {
-        let name = serde_json::Value::from(field.name).to_string();
-        Some((name, field.name.to_owned()))
+    let columns = plan.select.iter().map(|output| {
+        let Source::Value(value) = &output.source else {
+            return None;
+        };
+        let name = serde_json::Value::from(output.name.as_str()).to_string();
+        Some((name, value.column()?.name.to_owned()))
     });
     columns.collect()
 }
@@ -117,25 +127,39 @@ impl Draft {
             Condition::All(conditions) => Test::All(self.tests(conditions)?),
             Condition::Any(conditions) => Test::Any(self.tests(conditions)?),
             Condition::Not(condition) => Test::Not(Box::new(self.test(condition)?)),
-            Condition::Compare(field, comparator, text) => self.compare(*field, *comparator, text)?,
-            Condition::In(field, values) => {
-                let scalar = exact(*field)?;
+            Condition::Compare(left, comparator, text) => self.compare(left, *comparator, text)?,
+            Condition::In(left, values) => {
+                let (column, scalar) = exact(left)?;
                 let values = values.iter().map(|value| self.value(scalar, value));
-                Test::Is(field.name.to_owned(), values.collect())
+                Test::Is(column, values.collect())
             }
-            Condition::Is(field, keyword) => is(*field, *keyword)?,
+            Condition::Is(left, keyword) => is(left, *keyword)?,
+            Condition::Each(..) | Condition::Search(..) => return None,
         })
     }
 
-    fn compare(&mut self, field: Field<'_>, comparator: Comparator, text: &str) -> Option<Test> {
-        let scalar = exact(field)?;
-        let column = field.name.to_owned();
+    fn compare(
+        &mut self,
+        left: &Expression<'_>,
+        comparator: Comparator,
+        text: &str,
+    ) -> Option<Test> {
+        let (column, scalar) = exact(left)?;
+        let number = || match scalar {
+            Scalar::Int2 | Scalar::Int4 | Scalar::Int8 => text.parse::<i64>().ok(),
+            _ => None,
+        };
         Some(match comparator {
             Comparator::Eq => Test::Is(column, vec![self.value(scalar, text)]),
             Comparator::Neq => Test::Differs(column, self.value(scalar, text)),
-            _ if matches!(scalar, Scalar::Int2 | Scalar::Int4 | Scalar::Int8) => {
-                Test::Order(column, comparator, text.parse().ok()?)
+            Comparator::IsDistinct => {
+                let is = Test::Is(column, vec![self.value(scalar, text)]);
+                Test::Not(Box::new(Test::Known(Box::new(is))))
             }
+            Comparator::Gt => Test::Order(column, Order::Above, number()?),
+            Comparator::Gte => Test::Not(Box::new(Test::Order(column, Order::Below, number()?))),
+            Comparator::Lt => Test::Order(column, Order::Below, number()?),
+            Comparator::Lte => Test::Not(Box::new(Test::Order(column, Order::Above, number()?))),
             _ => return None,
         })
     }
@@ -169,9 +193,10 @@ impl Draft {
     }
 }
 
-/// The field's type, if two of its values are equal where their JSON is, and only there.
-fn exact(field: Field<'_>) -> Option<Scalar> {
-    match field.kind {
+/// The column and its type, if two of its values are equal where their JSON is, and only there.
+fn exact(left: &Expression<'_>) -> Option<(String, Scalar)> {
+    let column = left.column()?;
+    match column.kind {
         ColumnType::Scalar(
             scalar @ (Scalar::Bool
             | Scalar::Int2
@@ -181,17 +206,13 @@ fn exact(field: Field<'_>) -> Option<Scalar> {
             | Scalar::Uuid
             | Scalar::Date
             | Scalar::Timestamptz),
-        ) => Some(scalar),
+        ) => Some((column.name.to_owned(), scalar)),
         ColumnType::Scalar(_) | ColumnType::Array(_) => None,
     }
 }
 
-fn is(field: Field<'_>, keyword: Keyword) -> Option<Test> {
-    // In JSON, the null of a JSON column looks like NULL.
-    if matches!(field.kind, ColumnType::Scalar(Scalar::Json | Scalar::Jsonb)) {
-        return None;
-    }
-    let column = field.name.to_owned();
+fn is(left: &Expression<'_>, keyword: Keyword) -> Option<Test> {
+    let column = left.column()?.name.to_owned();
     Some(match keyword {
         Keyword::Null | Keyword::Unknown => Test::Null(column),
         Keyword::NotNull => Test::Not(Box::new(Test::Null(column))),
@@ -237,15 +258,11 @@ impl Test {
                 known(column).map(|value| values.iter().any(|other| other == value))
             }
             Test::Differs(column, other) => known(column).map(|value| value != other),
-            Test::Order(column, comparator, other) => {
+            Test::Order(column, order, other) => {
                 let value: i64 = known(column)?.parse().ok()?;
-                Some(match comparator {
-                    Comparator::Gt => value > *other,
-                    Comparator::Gte => value >= *other,
-                    Comparator::Lt => value < *other,
-                    Comparator::Lte => value <= *other,
-                    Comparator::Eq => value == *other,
-                    Comparator::Neq => value != *other,
+                Some(match order {
+                    Order::Above => value > *other,
+                    Order::Below => value < *other,
                 })
             }
             Test::Null(column) => Some(known(column).is_none()),

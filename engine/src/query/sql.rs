@@ -6,6 +6,7 @@
 mod after;
 mod changes;
 mod condition;
+mod expression;
 mod lines;
 mod page;
 mod total;
@@ -15,7 +16,7 @@ pub use lines::Lines;
 pub use total::{Count, planned};
 
 use super::catalog::Standing;
-use super::plan::{Field, Plan};
+use super::plan::Plan;
 
 /// SQL with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -157,10 +158,10 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// One more parameter: what stands for it in the text.
-    fn bind(&mut self, field: Field<'_>, oid: u32, text: String) -> String {
+    /// One more parameter, named after `what` in messages: the text that stands for it.
+    fn bind(&mut self, what: &str, oid: u32, text: String) -> String {
         self.parameters.push(Bound {
-            column: field.name.to_owned(),
+            column: what.to_owned(),
             oid,
             text: Some(text),
         });

@@ -141,7 +141,7 @@ pub(super) fn representation(statement: &Statement, format: Format) -> String {
 }
 
 /// Whether `If-None-Match` names the tag, compared weakly as RFC 9110 has it.
-pub(super) fn matches(headers: &HeaderMap, tag: &str) -> bool {
+pub(in crate::api) fn matches(headers: &HeaderMap, tag: &str) -> bool {
     headers
         .get_all(header::IF_NONE_MATCH)
         .iter()

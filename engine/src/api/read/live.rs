@@ -222,6 +222,11 @@ fn checked<'m>(ask: &Ask<'_>, readable: &'m Readable) -> Result<Asked<'m>, Refus
             "every event has its position",
         ),
         (
+            asked.plan.is_grouped(),
+            "functions over rows",
+            "one changed row changes a group",
+        ),
+        (
             ask.format.lines == Lines::Csv,
             "text/csv",
             "events are JSON",

@@ -17,10 +17,11 @@ pub fn changes(plan: &Plan<'_>, schema: &str) -> Statement {
             text: None,
         }],
     };
-    let conditions = builder.all(&plan.conditions);
-    let shown: Vec<String> = (plan.columns().iter())
-        .map(|name| format!("t.{}", quote(name)))
+    let conditions = builder.all("t", &plan.conditions);
+    let members: Vec<(&str, String)> = (plan.select.iter())
+        .map(|output| (output.name.as_str(), builder.source("t", &output.source)))
         .collect();
+    let line = Lines::Json.line(&mut builder, members);
     let row = |side: &str| {
         format!(
             "json_populate_record(null::{}.{}, case when json_typeof(e.change->'{side}') = 'object' then e.change->'{side}' end)",
@@ -33,13 +34,11 @@ pub fn changes(plan: &Plan<'_>, schema: &str) -> Statement {
            else '{{\"op\":\"upsert\",\"key\":' || (e.change->'k')::text || ',\"row\":' || now.line || '}}' end, ',' order by e.n) || ']'
   from json_array_elements($1) with ordinality as e(change, n)
   left join lateral (select true as was from {before} as t where t._position is not null and ({conditions})) as was on true
-  left join lateral (select (select {line} from (select {shown}) as shown) as line
+  left join lateral (select {line} as line
     from {after} as t where t._position is not null and ({conditions})) as now on true
  where was.was is not null or now.line is not null",
         before = row("b"),
         after = row("a"),
-        line = Lines::Json.line(&plan.columns()),
-        shown = shown.join(", "),
     );
     Statement {
         text,

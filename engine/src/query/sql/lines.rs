@@ -1,7 +1,6 @@
 //! How a row is written, and how rows are put together.
 
-use super::{Bound, TEXT};
-use crate::read_model::quote;
+use super::{Bound, Builder, TEXT};
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,17 +15,21 @@ pub enum Lines {
 }
 
 impl Lines {
-    /// The line of the row `shown`, which has these columns.
-    pub(super) fn line(self, columns: &[&str]) -> String {
+    /// The line of a row with these members, given by name and SQL value.
+    pub(super) fn line(self, builder: &mut Builder, members: Vec<(&str, String)>) -> String {
         match self {
-            Lines::Json => "row_to_json(shown)::text".to_owned(),
-            Lines::Stripped => "json_strip_nulls(row_to_json(shown))::text".to_owned(),
+            Lines::Json => builder.object(members),
+            Lines::Stripped => {
+                let object = builder.object(members);
+                format!("json_strip_nulls({object}::json)::text")
+            }
             Lines::Csv => {
                 // Unlike a cast, concat writes a value as PostgreSQL shows it: a bool as t or f.
-                let fields: Vec<String> = columns
+                let fields: Vec<String> = members
                     .iter()
-                    .map(|name| format!("shown.{}", quote(name)))
-                    .map(|field| format!("case when {field} is not null then concat({field}) end"))
+                    .map(|(_, value)| {
+                        format!("case when {value} is not null then concat({value}) end")
+                    })
                     .collect();
                 format!(
                     "(select string_agg(case when f is null then '' when f = '' or f ~ '[\",\\r\\n]' \

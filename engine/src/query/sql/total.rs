@@ -1,7 +1,6 @@
 //! How many rows a query has in all, pages aside.
 
 use super::{Builder, Plan, Statement, Target};
-use crate::read_model::quote;
 
 /// How rows are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,15 +33,6 @@ impl Builder {
                 above.saturating_add(1),
             ),
         }
-    }
-
-    fn all_rows(&mut self, plan: &Plan<'_>, target: Target<'_>) -> String {
-        format!(
-            "from {}.{} t where {}",
-            quote(target.schema),
-            quote(&plan.model.name),
-            self.all(&plan.conditions)
-        )
     }
 }
 
