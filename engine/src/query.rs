@@ -10,6 +10,7 @@ pub mod as_of;
 pub mod board;
 pub mod catalog;
 mod cursor;
+pub mod live;
 mod nearest;
 pub mod parse;
 pub mod past;

@@ -16,7 +16,7 @@ use crate::access::{self, Access};
 use crate::api::admin::Admin;
 use crate::api::health::{Health, Stage};
 use crate::api::openapi::Described;
-use crate::api::read::Reader;
+use crate::api::read::{Live, Reader};
 use crate::api::streams::{Projections, Streams};
 use crate::api::{Front, Rooms, server};
 use crate::cache::Cache;
@@ -42,6 +42,8 @@ use crate::store::Store;
 
 /// How long services may take to finish what is in flight once the end was asked for.
 const GRACE: Duration = Duration::from_secs(20);
+/// Sessions that read what commits changed.
+const FEED_SESSIONS: usize = 4;
 /// The longest pause between two attempts to reach the database at the start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -256,7 +258,7 @@ async fn start(
     let mut services = JoinSet::new();
     let readable = parts.start_services(&mut services, shutdown);
     let published = parts.start_publishing(&mut services, shutdown);
-    let rooms = parts.rooms(readable, published).await;
+    let rooms = parts.rooms(readable, published, shutdown).await;
     front.open(crate::api::router(&parts.config, rooms));
     let tools = Tools {
         deployer: parts.deployer,
@@ -330,6 +332,7 @@ impl Parts {
         &self,
         readable: query::catalog::Catalog,
         published: feed::publish::Published,
+        shutdown: &Shutdown,
     ) -> Rooms {
         let Self {
             config, database, ..
@@ -347,6 +350,7 @@ impl Parts {
             waiters: limits.waiters,
         };
         let board = Board::new(readers.clone(), self.progress.clone(), looks);
+        let live = self.live(readers.clone(), shutdown);
         let timeout = config.api.request_timeout_ms.to_string();
         let writers = database.pool("store", connections, &bounded(&timeout));
         Rooms {
@@ -384,9 +388,28 @@ impl Parts {
                 limits,
                 &config.database.read_schema,
                 self.access.rules().clone(),
-            ),
+            )
+            .with_live(live.clone()),
             redis: self.redis.clone(),
             published,
+            live: live.hub.clone(),
+        }
+    }
+
+    fn live(&self, readers: Pool, shutdown: &Shutdown) -> Live {
+        let live = &self.config.live;
+        let timeout = self.config.api.statement_timeout_ms.to_string();
+        let feed = self
+            .database
+            .pool("feed", FEED_SESSIONS, &bounded(&timeout));
+        let bounds = feed::Bounds {
+            subscribers: live.max_subscribers,
+            queue_bytes: live.queue_bytes,
+        };
+        let progress = self.progress.clone();
+        Live {
+            hub: feed::Hub::new(feed, readers, progress, bounds, shutdown.clone()),
+            heartbeat: Duration::from_millis(live.heartbeat_ms),
         }
     }
 

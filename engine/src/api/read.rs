@@ -6,6 +6,7 @@
 mod errors;
 mod format;
 mod headers;
+mod live;
 mod past;
 mod prefer;
 mod range;
@@ -24,6 +25,7 @@ use deadpool_postgres::Pool;
 use self::format::Format;
 use self::headers::Answered;
 pub(super) use self::headers::matches;
+pub use self::live::Live;
 use self::prefer::Preferences;
 use self::range::{Extent, Items};
 use self::wait::Wanted;
@@ -47,6 +49,7 @@ const MOST_GONE: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Reader {
     shared: Arc<Shared>,
+    live: Option<Live>,
 }
 
 #[derive(Debug)]
@@ -82,6 +85,15 @@ impl Reader {
                 schema: schema.to_owned(),
                 rules,
             }),
+            live: None,
+        }
+    }
+
+    /// Lets readers follow what they read.
+    pub fn with_live(self, live: Live) -> Self {
+        Self {
+            live: Some(live),
+            ..self
         }
     }
 
@@ -149,13 +161,20 @@ async fn respond(
     headers: &HeaderMap,
 ) -> Response {
     let shared = &*reader.shared;
-    let ask = match Ask::new(shared, identity, asked, headers) {
+    let mut ask = match Ask::new(shared, identity, asked, headers) {
         Ok(ask) => ask,
         Err(problem) => return problem.into_response(),
     };
     // Before anything else is looked at: what somebody may not read is answered as what does not exist.
     if !ask.may_read(&ask.model) {
         return ask.unknown().into_response();
+    }
+    if let Some(live) = &reader.live {
+        match live::Wish::take(&mut ask) {
+            Ok(None) => {}
+            Ok(Some(wish)) => return live::respond(&ask, live, wish).await,
+            Err(problem) => return problem.into_response(),
+        }
     }
     match as_of::find(&ask.parameters) {
         Ok(None) => {}

@@ -213,7 +213,7 @@ fn fresh(row: &Row) -> Result<Freshness, Error> {
     })
 }
 
-async fn run(pool: &Pool, statement: &Statement) -> Result<Option<Row>, Failure> {
+pub(super) async fn run(pool: &Pool, statement: &Statement) -> Result<Option<Row>, Failure> {
     let client = pool.get().await?;
     let values: Vec<(Text<'_>, Type)> = statement
         .parameters

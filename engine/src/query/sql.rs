@@ -4,12 +4,14 @@
 //! and plans with them as constants. Only identifiers and numbers of this module's own making stand in the text.
 
 mod after;
+mod changes;
 mod condition;
 mod expression;
 mod lines;
 mod page;
 mod total;
 
+pub use changes::changes;
 pub use lines::Lines;
 pub use total::{Count, planned};
 
@@ -17,7 +19,7 @@ use super::catalog::Standing;
 use super::plan::Plan;
 
 /// SQL with its parameters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Statement {
     /// The text; `$1` is the first parameter.
     pub text: String,
@@ -33,7 +35,7 @@ impl Statement {
 }
 
 /// A bind parameter in text format.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Bound {
     /// The column that the value is compared with.
     pub column: String,
