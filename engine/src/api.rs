@@ -96,13 +96,13 @@ pub struct Rooms {
 pub fn router(config: &Config, rooms: Rooms) -> Router {
     let router = Router::new()
         .merge(streams::router(rooms.streams))
-        .merge(rooms.reader.router())
+        .merge(rooms.reader.clone().router())
         .merge(openapi::router(rooms.described))
         .merge(console::router(rooms.admin.clone()))
         .merge(admin::router(rooms.admin.clone()))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
-    metrics::measured(router, rooms.admin, rooms.redis, rooms.published)
+    metrics::measured(router, rooms.admin, rooms.reader, rooms.redis, rooms.published)
         .layer(DefaultBodyLimit::max(config.api.max_body_bytes))
 }
 

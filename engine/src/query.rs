@@ -7,6 +7,7 @@
 //! snapshot.
 
 pub mod as_of;
+pub mod board;
 pub mod catalog;
 mod cursor;
 mod nearest;
@@ -23,7 +24,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use nearest::nearest;
-pub use rows::{Answer, Failure, Freshness, answer, checkpoint, freshness};
+pub use rows::{Answer, Failure, Freshness, Page, answer};
 
 /// What a query may ask for at most. Everything beyond is refused with the limit's value.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,8 +17,9 @@ use crate::api::admin::Admin;
 use crate::api::health::{Health, Stage};
 use crate::api::openapi::Described;
 use crate::api::read::Reader;
-use crate::api::streams::Streams;
+use crate::api::streams::{Projections, Streams};
 use crate::api::{Front, Rooms, server};
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::db::{Database, describe, describe_pool, is_infrastructure};
 use crate::deploy::Deployer;
@@ -32,6 +33,7 @@ use crate::migrate::{self, MigrateError};
 use crate::ownership::{Activity, Node, Ownership};
 use crate::progress::Progress;
 use crate::query;
+use crate::query::board::{Board, Looks};
 use crate::redis::{Redis, Unusable};
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
@@ -202,6 +204,7 @@ struct Parts {
     progress: Progress,
     activity: Activity,
     redis: Option<Redis>,
+    cache: Cache,
 }
 
 /// Brings everything up, in the order in which one thing needs the other. Services give their name when they end.
@@ -243,6 +246,7 @@ async fn start(
         generations: Generations::new(control.clone(), registry.clone(), config.clone()),
         progress: Progress::new(),
         activity,
+        cache: Cache::new(config.cache.settings(), redis.clone(), database.name()),
         redis,
         config,
         database,
@@ -285,6 +289,8 @@ impl Parts {
             shutdown.clone(),
         );
         services.spawn(named("read models", publishing));
+        let forgetting = self.cache.clone().run(catalog.clone(), shutdown.clone());
+        services.spawn(named("cache", forgetting));
         let (registry, database, until) = (
             self.registry.clone(),
             self.database.clone(),
@@ -335,6 +341,12 @@ impl Parts {
             ("statement_timeout", timeout.as_str()),
         ];
         let readers = database.pool("reader", connections, &settings);
+        let limits = query_limits(config);
+        let looks = Looks {
+            max_age: Duration::from_millis(config.cache.max_age_ms),
+            waiters: limits.waiters,
+        };
+        let board = Board::new(readers.clone(), self.progress.clone(), looks);
         let timeout = config.api.request_timeout_ms.to_string();
         let writers = database.pool("store", connections, &bounded(&timeout));
         Rooms {
@@ -351,18 +363,25 @@ impl Parts {
             streams: Streams {
                 store: Store::new(writers),
                 safe: self.sources.own_safe_head(),
+                projections: Projections {
+                    board: board.clone(),
+                    catalog: readable.clone(),
+                    limits: limits.clone(),
+                },
                 body_limit: config.api.max_body_bytes,
             },
             described: Described {
                 catalog: readable.clone(),
                 limits: query_limits(config),
                 loopback: config.listen.ip().is_loopback(),
+                access: self.access.clone(),
             },
             reader: Reader::new(
                 readers,
                 readable,
-                self.progress.clone(),
-                query_limits(config),
+                board,
+                self.cache.clone(),
+                limits,
                 &config.database.read_schema,
                 self.access.rules().clone(),
             ),

@@ -3,6 +3,7 @@
 //! Every node tells of every generation, as the database has it; rates are known where a loop runs. There are as many
 //! series as there are projections, generations and read models: nothing that an event or a client says becomes a label.
 
+mod readers;
 mod redis;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 
 use super::admin::Admin;
 use super::admin::status::{GenerationStatus, State, all_generations};
+use super::read::Reader;
 use crate::event::Position;
 use crate::feed::publish::Published;
 use crate::redis::Redis;
@@ -59,6 +61,7 @@ struct Seen {
 #[derive(Clone)]
 struct Room {
     admin: Admin,
+    reader: Reader,
     redis: Option<Redis>,
     published: Published,
     traffic: Arc<Traffic>,
@@ -69,12 +72,14 @@ struct Room {
 pub fn measured(
     router: Router,
     admin: Admin,
+    reader: Reader,
     redis: Option<Redis>,
     published: Published,
 ) -> Router {
     let traffic: Arc<Traffic> = Arc::default();
     let room = Room {
         admin,
+        reader,
         redis,
         published,
         traffic: traffic.clone(),
@@ -104,6 +109,7 @@ async fn count(Shared(traffic): Shared<Arc<Traffic>>, request: Request, next: Ne
 async fn metrics(Shared(room): Shared<Room>) -> Response {
     let mut page = Page::default();
     process(&mut page, &room);
+    readers::all(&mut page, &room.reader);
     if let Some(redis) = &room.redis {
         redis::server(&mut page, redis);
     }

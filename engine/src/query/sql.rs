@@ -25,6 +25,13 @@ pub struct Statement {
     pub parameters: Vec<Bound>,
 }
 
+impl Statement {
+    /// The parameters that say which rows are meant: not those of the generation and its freshness, which come first.
+    pub fn own_parameters(&self) -> &[Bound] {
+        self.parameters.get(FRESH_PARAMETERS..).unwrap_or_default()
+    }
+}
+
 /// A bind parameter in text format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
@@ -60,6 +67,9 @@ pub struct Shape {
     pub count: Option<Count>,
 }
 
+/// How many parameters [`fresh_parameters`] are.
+const FRESH_PARAMETERS: usize = 3;
+
 const INT8: u32 = 20;
 const TEXT: u32 = 25;
 
@@ -87,7 +97,8 @@ pub fn rows(plan: &Plan<'_>, target: Target<'_>, shape: Shape) -> Statement {
     let most = target.answer_bytes;
     let body = shape.lines.body(
         &plan.columns(),
-        &format!("n <= {limit}"),
+        // Lines beyond are not even put together: what an answer may have at most is what the server needs for it at most.
+        &format!("n <= {limit} and upto <= {most}"),
         &mut builder.parameters,
     );
     let text = format!(
@@ -98,7 +109,7 @@ cross join (
     case when coalesce(sum(octet_length(line)) filter (where n <= {limit}), 0) <= {most}
       then {body} end as body,
     max(place) filter (where n = {limit}) as last
-  from ({page}) as lines
+  from (select *, sum(octet_length(line)) over (order by n rows unbounded preceding) as upto from ({page}) as lines) as lines
 ) as page",
         fresh = fresh_from(target.standing),
     );
