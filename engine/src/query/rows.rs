@@ -262,7 +262,14 @@ fn classify(error: Error) -> Failure {
 fn is_of_values(code: &SqlState, file: Option<&str>) -> bool {
     let class = code.code().get(..2);
     matches!(class, Some("22" | "54"))
-        || code == &SqlState::SYNTAX_ERROR && file == Some("tsquery.c")
+        || code == &SqlState::SYNTAX_ERROR && file.is_some_and(is_of_search)
+}
+
+/// Whether a source file of PostgreSQL reads what is searched for: `tsquery.c`, and `tsvector_parser.c` for its words.
+fn is_of_search(file: &str) -> bool {
+    ["tsquery", "tsvector"]
+        .iter()
+        .any(|word| file.contains(word))
 }
 
 /// PostgreSQL names a value that it cannot read by its number: `unnamed portal parameter $4 = '...'`.
