@@ -14,7 +14,7 @@ use crate::generations::{ask, generation, generations};
 use crate::scene::Scene;
 
 const STREAMS: u64 = 6;
-const APPENDS: u64 = 500;
+const APPENDS: u64 = 300;
 const READERS: u64 = 4;
 
 /// What an answer said.
