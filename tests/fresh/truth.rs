@@ -243,7 +243,7 @@ async fn check(settings: &str, seed: u64) -> [String; 2] {
         let upto = &events[..events.partition_point(|event| event.0 <= claim.position)];
         let is_meant = |event: &&(i64, u64)| claim.stream.is_none_or(|stream| event.1 == stream);
         let expected = upto.iter().filter(is_meant).count() as i64;
-        assert_eq!(claim.sum, expected, "{claim:?}");
+        assert_eq!(claim.sum, expected, "{}: {claim:?}", claim.what);
     }
     assert!(
         claims.len() > 200 && not_modified > 10 && switches > 2,
