@@ -3,8 +3,10 @@
 // Clippy knows only functions marked `#[test]` as tests, not what they call.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod backup;
 mod boundaries;
+mod clients;
 mod cluster;
 mod compare;
 mod console;

@@ -1,10 +1,15 @@
 //! Reading read models over HTTP.
 
 mod bench;
+mod corpus;
 mod counts;
 mod filters;
 mod formats;
 mod freshness;
+mod injection;
+mod operators;
 mod pages;
 mod problems;
+mod random;
 mod rows;
+mod shown;

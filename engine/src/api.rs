@@ -4,6 +4,7 @@ mod admission;
 pub mod admin;
 mod body;
 pub mod console;
+mod cors;
 mod drain;
 pub mod guard;
 pub mod health;
@@ -26,6 +27,7 @@ use tower_service::Service;
 use crate::access::Access;
 use crate::config::Config;
 use crate::feed::Hub;
+use crate::feed::publish::Published;
 use crate::redis::Redis;
 use admin::Admin;
 use guard::Guard;
@@ -52,6 +54,7 @@ impl Front {
             config.api.max_requests,
             Duration::from_millis(config.api.request_timeout_ms),
         );
+        let guard = guard.with_cors(config.access.cors.clone());
         Self {
             health,
             behind: Arc::default(),
@@ -88,6 +91,8 @@ pub struct Rooms {
     pub redis: Option<Redis>,
     /// Who follows what, for `/metrics`.
     pub live: Hub,
+    /// For `/metrics`.
+    pub published: Published,
 }
 
 /// Everything but health, composed.
@@ -100,7 +105,12 @@ pub fn router(config: &Config, rooms: Rooms) -> Router {
         .merge(admin::router(rooms.admin.clone()))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
-    metrics::measured(router, rooms.admin, rooms.redis, rooms.live)
+    let counted = metrics::Counted {
+        redis: rooms.redis,
+        live: rooms.live,
+        published: rooms.published,
+    };
+    metrics::measured(router, rooms.admin, counted)
         .layer(DefaultBodyLimit::max(config.api.max_body_bytes))
 }
 

@@ -9,6 +9,7 @@ mod mailbox;
 mod query;
 mod stats;
 mod topic;
+pub mod publish;
 mod trim;
 
 use tokio_postgres::GenericClient;

@@ -1,5 +1,6 @@
 //! Composes everything; starts and stops the services.
 
+mod publishing;
 mod readable;
 
 use std::net::SocketAddr;
@@ -39,7 +40,7 @@ use crate::store::Store;
 
 /// How long services may take to finish what is in flight once the end was asked for.
 const GRACE: Duration = Duration::from_secs(20);
-/// Sessions that read what commits changed.
+/// Sessions that read what commits changed, and as many that judge it.
 const FEED_SESSIONS: usize = 4;
 /// The longest pause between two attempts to reach the database at the start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -145,14 +146,7 @@ pub async fn serve(
         access,
         redis,
     };
-    let starting = start(
-        config,
-        outside,
-        activity,
-        &health,
-        &front,
-        &for_services,
-    );
+    let starting = start(config, outside, activity, &health, &front, &for_services);
     let mut services = tokio::select! {
         () = shutdown.requested() => JoinSet::new(),
         started = starting => {
@@ -259,7 +253,9 @@ async fn start(
     };
     let mut services = JoinSet::new();
     let readable = parts.start_services(&mut services, shutdown);
-    let rooms = parts.rooms(readable, shutdown).await;
+    let published = parts.start_publishing(&mut services, shutdown);
+    let live = parts.live(shutdown);
+    let rooms = parts.rooms(readable, published, live).await;
     front.open(crate::api::router(&parts.config, rooms));
     let tools = Tools {
         deployer: parts.deployer,
@@ -278,6 +274,12 @@ impl Parts {
         let (models, refresh) = (watch::Sender::default(), Arc::new(Notify::new()));
         let catalog = query::catalog::Catalog::new(models.subscribe(), refresh.clone());
         readable::publish(&self.registry, &self.sources, &models);
+        let judging = readable::judge(
+            self.access.rules().clone(),
+            models.subscribe(),
+            shutdown.clone(),
+        );
+        services.spawn(named("row rules", judging));
         let publishing = readable::run(
             self.registry.clone(),
             self.sources.clone(),
@@ -321,18 +323,18 @@ impl Parts {
         catalog
     }
 
-    async fn rooms(&self, readable: query::catalog::Catalog, shutdown: &Shutdown) -> Rooms {
+    async fn rooms(
+        &self,
+        readable: query::catalog::Catalog,
+        published: feed::publish::Published,
+        live: Live,
+    ) -> Rooms {
         let Self {
             config, database, ..
         } = self;
         let connections = config.database.api_connections;
         let timeout = config.api.statement_timeout_ms.to_string();
-        let settings = [
-            ("default_transaction_read_only", "on"),
-            ("statement_timeout", timeout.as_str()),
-        ];
-        let readers = database.pool("reader", connections, &settings);
-        let live = self.live(readers.clone(), shutdown);
+        let readers = database.pool("reader", connections, &reading(&timeout));
         let timeout = config.api.request_timeout_ms.to_string();
         let writers = database.pool("store", connections, &bounded(&timeout));
         Rooms {
@@ -362,26 +364,32 @@ impl Parts {
                 self.progress.clone(),
                 query_limits(config),
                 &config.database.read_schema,
+                self.access.rules().clone(),
             )
             .with_live(live.clone()),
             redis: self.redis.clone(),
-            live: live.hub.clone(),
+            published,
+            live: live.hub,
         }
     }
 
-    fn live(&self, readers: Pool, shutdown: &Shutdown) -> Live {
+    fn live(&self, shutdown: &Shutdown) -> Live {
         let live = &self.config.live;
         let timeout = self.config.api.statement_timeout_ms.to_string();
         let feed = self
             .database
             .pool("feed", FEED_SESSIONS, &bounded(&timeout));
+        // Apart from those of requests, so that neither waits for the other.
+        let judges = self
+            .database
+            .pool("live", FEED_SESSIONS, &reading(&timeout));
         let bounds = feed::Bounds {
             subscribers: live.max_subscribers,
             queue_bytes: live.queue_bytes,
         };
         let progress = self.progress.clone();
         Live {
-            hub: feed::Hub::new(feed, readers, progress, bounds, shutdown.clone()),
+            hub: feed::Hub::new(feed, judges, progress, bounds, shutdown.clone()),
             heartbeat: Duration::from_millis(live.heartbeat_ms),
         }
     }
@@ -411,11 +419,20 @@ fn bounded(timeout_ms: &str) -> [(&'static str, &str); 2] {
     [("lock_timeout", "10s"), ("statement_timeout", timeout_ms)]
 }
 
+/// Readers change nothing, and do not ask for ever.
+fn reading(timeout_ms: &str) -> [(&str, &str); 2] {
+    [
+        ("default_transaction_read_only", "on"),
+        ("statement_timeout", timeout_ms),
+    ]
+}
+
 fn query_limits(config: &Config) -> query::Limits {
     let wait = Duration::from_millis(config.api.max_wait_ms);
     let defaults = query::Limits::default();
     query::Limits {
         rows: config.api.max_rows as u64,
+        cost: (config.api.max_cost > 0).then_some(config.api.max_cost),
         wait,
         default_wait: defaults.default_wait.min(wait),
         ..defaults

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Config;
+use super::feed::FeedTo;
 use super::read::ConfigError;
 use super::validate::{refuse, within};
 use crate::query::rules::Rule;
@@ -97,6 +98,9 @@ pub struct ReadModelSettings {
     /// Which rows they see.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<String>,
+    /// Where its changes are published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feed: Option<FeedTo>,
 }
 
 /// A text that is never shown.
@@ -214,6 +218,13 @@ impl Config {
         }
         if let Some(cors) = &access.cors {
             cors.check()?;
+            if cors.allows("*") && !access.is_on() {
+                return refuse(
+                    "access.cors.origins",
+                    "\"*\" needs access control: any page in a browser on this machine could do everything. Name the origins, or \
+                     set [access] tokens = true",
+                );
+            }
         }
         for (name, settings) in &self.read_models {
             settings.check(name, access.is_on())?;
@@ -259,6 +270,11 @@ pub fn usable_secret(secret: &[u8]) -> Result<(), String> {
 }
 
 impl Cors {
+    /// Whether pages of an origin may ask.
+    pub fn allows(&self, origin: &str) -> bool {
+        self.origins.iter().any(|one| one == "*" || one == origin)
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         for origin in &self.origins {
             let host = origin

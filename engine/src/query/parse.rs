@@ -93,7 +93,14 @@ const LOGIC: [&str; 4] = ["and", "or", "not.and", "not.or"];
 const OF_RELATIONS: [&str; 3] = ["order", "limit", "offset"];
 
 /// Names that are reserved and have no meaning yet (the descriptor refuses columns of these names).
-const WITHOUT_MEANING: [&str; 6] = ["max_lag", "live", "last_event_id", "on_conflict", "columns", "not"];
+const WITHOUT_MEANING: [&str; 6] = [
+    "max_lag",
+    "live",
+    "last_event_id",
+    "on_conflict",
+    "columns",
+    "not",
+];
 
 /// Whether the parameter `name` is something else than a filter on the column `name`.
 pub(super) fn is_reserved(name: &str) -> bool {

@@ -13,10 +13,12 @@ pub use order::{By, Sort};
 pub use output::{Aggregate, Output, Source};
 
 use super::parse::{self, Comparator, Literal, Request, Target, What};
+use super::rules::Sight;
 use super::scan::{self, Parameter, Plus};
 use super::{Limits, Place, Refusal, cursor, nearest};
 use crate::read_model::ReadModel;
-use expression::{fields, find};
+pub(super) use expression::fields;
+use expression::find;
 
 /// A checked query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct Plan<'m> {
     pub limit: u64,
     /// So many rows are skipped.
     pub offset: i64,
+    /// The planner's estimate of the cost beyond which it is not run.
+    pub max_cost: Option<u64>,
 }
 
 impl Plan<'_> {
@@ -90,16 +94,19 @@ pub fn check_names(parameters: &[Parameter<'_>], model: &ReadModel) -> Result<()
     Ok(())
 }
 
-/// Checks a query of many rows.
+/// Checks a query of many rows: of those that `sight` lets the reader see.
 pub fn rows<'m>(
     model: &'m ReadModel,
     request: &Request,
     limits: &Limits,
+    sight: Sight<'_>,
 ) -> Result<Plan<'m>, Refusal> {
     related(model, request)?;
     let select = output::outputs(model, request.select.as_deref(), limits)?;
     let sort = order::order(model, request, &select, limits)?;
     let is_grouped = select.iter().any(Output::is_aggregate);
+    let mut conditions = sight.conditions(model)?;
+    conditions.extend(condition::conditions(model, &request.filters, limits)?);
     let after = match &request.cursor {
         None => None,
         Some(_) if is_grouped => {
@@ -120,12 +127,13 @@ pub fn rows<'m>(
     };
     Ok(Plan {
         model,
-        conditions: condition::conditions(model, &request.filters, limits)?,
+        conditions,
         select,
         sort,
         after,
         limit: request.limit.unwrap_or(limits.rows).min(limits.rows),
         offset: request.offset,
+        max_cost: limits.cost,
     })
 }
 
@@ -135,6 +143,7 @@ pub fn row<'m>(
     key: &str,
     request: &Request,
     limits: &Limits,
+    sight: Sight<'_>,
 ) -> Result<Plan<'m>, Refusal> {
     related(model, request)?;
     let others = !request.filters.is_empty()
@@ -160,14 +169,18 @@ pub fn row<'m>(
         )
         .hint(format!("ask /read/{} with a filter", model.name)));
     }
+    let mut conditions = sight.conditions(model)?;
+    conditions.extend(key_conditions(model, key, limits)?);
     Ok(Plan {
         model,
-        conditions: key_conditions(model, key, limits)?,
+        conditions,
         select,
         sort: Vec::new(),
         after: None,
         limit: 1,
         offset: 0,
+        // Found by the key.
+        max_cost: None,
     })
 }
 

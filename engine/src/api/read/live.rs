@@ -200,7 +200,10 @@ async fn begin(
 
 /// What can be followed: rows as they are, whichever there are.
 fn checked<'m>(ask: &Ask<'_>, readable: &'m Readable) -> Result<Asked<'m>, Refused> {
-    if as_of::find(&ask.parameters).map_err(Problem::from)?.is_some() {
+    if as_of::find(&ask.parameters)
+        .map_err(Problem::from)?
+        .is_some()
+    {
         return Err(unsupported("as_of", "the past does not change").into());
     }
     let asked = ask.checked(readable)?;
