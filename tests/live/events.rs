@@ -30,13 +30,22 @@ async fn rows_come_first_then_what_enters_changes_or_leaves_the_filter() {
     let revision = rows.data["revision"].as_i64().unwrap();
     for (event, changes) in [
         // Enters.
-        (pair("y", 1, 7), json!([{"op": "upsert", "key": ["y", 1], "row": {"a": "y", "n": 8}}])),
+        (
+            pair("y", 1, 7),
+            json!([{"op": "upsert", "key": ["y", 1], "row": {"a": "y", "n": 8}}]),
+        ),
         // Changes.
-        (pair("x", 1, 1), json!([{"op": "upsert", "key": ["x", 1], "row": {"a": "x", "n": 6}}])),
+        (
+            pair("x", 1, 1),
+            json!([{"op": "upsert", "key": ["x", 1], "row": {"a": "x", "n": 6}}]),
+        ),
         // Is never in, then leaves.
         (pair("z", 1, 1), Value::Null),
         (pair("y", 1, -5), json!([{"op": "delete", "key": ["y", 1]}])),
-        (raw("s", json!({"do": "unpair", "a": "x", "b": 1})), json!([{"op": "delete", "key": ["x", 1]}])),
+        (
+            raw("s", json!({"do": "unpair", "a": "x", "b": 1})),
+            json!([{"op": "delete", "key": ["x", 1]}]),
+        ),
     ] {
         let position = scene.append(&[event]).await[0];
         scene.wait_for("raw", position);
@@ -44,7 +53,10 @@ async fn rows_come_first_then_what_enters_changes_or_leaves_the_filter() {
             continue;
         }
         let told = stream.next().unwrap();
-        assert_eq!((told.kind.as_str(), &told.data["changes"]), ("changes", &changes));
+        assert_eq!(
+            (told.kind.as_str(), &told.data["changes"]),
+            ("changes", &changes)
+        );
         assert_eq!(told.data["position"], position);
         let id = stream.id.rsplit('-').next().unwrap();
         assert_eq!(told.data["revision"].as_i64(), id.parse().ok());
@@ -54,7 +66,10 @@ async fn rows_come_first_then_what_enters_changes_or_leaves_the_filter() {
     let mut one = Stream::open(url, "/read/raw_pairs/z,1?select=n", "");
     assert_eq!(one.next().unwrap().data["rows"], json!([{"n": 1}]));
     let position = scene.append(&[pair("z", 1, 1), pair("w", 1, -1)]).await[0];
-    assert_eq!(one.next().unwrap().data["changes"], json!([{"op": "upsert", "key": ["z", 1], "row": {"n": 2}}]));
+    assert_eq!(
+        one.next().unwrap().data["changes"],
+        json!([{"op": "upsert", "key": ["z", 1], "row": {"n": 2}}])
+    );
     assert!(position > 0);
     let position = scene.append(&[pair("x", 1, -3)]).await[0];
     let told = silent.next().unwrap();
@@ -67,21 +82,56 @@ async fn every_filter_and_selection_is_followed_as_it_is_answered() {
     let scene = Scene::new(tables, &["raw-guest"]).await;
     let filters = [
         "",
-        "c_int8=eq.3", "c_int8=neq.3", "c_int8=gt.40", "c_int8=gte.40", "c_int8=lt.40", "c_int8=lte.40",
-        "c_int8=in.(1,2,3,50)", "c_int8=not.in.(1,2,3)", "c_int8=is.null", "c_int8=is.not_null", "c_int8=in.()",
-        "c_text=eq.a%5Cb%0A%F0%9F%98%80", "c_text=neq.a", "c_text=is.null", "not.and=(c_int8.gt.5,c_text.is.null)",
-        "or=(c_int8.eq.1,c_text.is.null)", "id=eq.r%222", "id=in.(r\"1,r\"3)", "id=gt.r%221",
-        "c_bool=is.true", "c_bool=not.is.true", "c_bool=eq.true", "c_bool=is.unknown",
-        "c_numeric=gt.0", "c_numeric=lt.0", "c_float8=gte.1", "c_timestamptz=lt.2030-01-01T00:00:00Z",
-        "c_timestamptz=neq.2030-01-01T01:00:00%2B01:00", "c_date=eq.2024-02-29", "c_uuid=is.not_null",
-        "c_jsonb=is.not_null", "_position=gt.30", "_revision=gt.4",
-        "select=id,c_int8,_revision", "select=id,c_json,c_jsonb,c_bytea", "select=id,c_text&c_int8=not.eq.7",
+        "c_int8=eq.3",
+        "c_int8=neq.3",
+        "c_int8=gt.40",
+        "c_int8=gte.40",
+        "c_int8=lt.40",
+        "c_int8=lte.40",
+        "c_int8=in.(1,2,3,50)",
+        "c_int8=not.in.(1,2,3)",
+        "c_int8=is.null",
+        "c_int8=is.not_null",
+        "c_int8=in.()",
+        "c_text=eq.a%5Cb%0A%F0%9F%98%80",
+        "c_text=neq.a",
+        "c_text=is.null",
+        "not.and=(c_int8.gt.5,c_text.is.null)",
+        "or=(c_int8.eq.1,c_text.is.null)",
+        "id=eq.r%222",
+        "id=in.(r\"1,r\"3)",
+        "id=gt.r%221",
+        "c_bool=is.true",
+        "c_bool=not.is.true",
+        "c_bool=eq.true",
+        "c_bool=is.unknown",
+        "c_numeric=gt.0",
+        "c_numeric=lt.0",
+        "c_float8=gte.1",
+        "c_timestamptz=lt.2030-01-01T00:00:00Z",
+        "c_timestamptz=neq.2030-01-01T01:00:00%2B01:00",
+        "c_date=eq.2024-02-29",
+        "c_uuid=is.not_null",
+        "c_jsonb=is.not_null",
+        "_position=gt.30",
+        "_revision=gt.4",
+        "select=id,c_int8,_revision",
+        "select=id,c_json,c_jsonb,c_bytea",
+        "select=id,c_text&c_int8=not.eq.7",
     ];
-    let paths: Vec<String> = filters.iter().map(|filter| format!("/read/raw?{filter}")).collect();
+    let paths: Vec<String> = filters
+        .iter()
+        .map(|filter| format!("/read/raw?{filter}"))
+        .collect();
     let mut random = Random::new(5);
     let mut streams: Vec<(Stream, Replica)> = paths
         .iter()
-        .map(|path| (Stream::open(scene.gobo.url(), path, ""), Replica::new(&["id"])))
+        .map(|path| {
+            (
+                Stream::open(scene.gobo.url(), path, ""),
+                Replica::new(&["id"]),
+            )
+        })
         .collect();
     for ((stream, replica), path) in streams.iter_mut().zip(&paths) {
         assert_eq!(stream.status, 200, "{path}");
@@ -90,11 +140,16 @@ async fn every_filter_and_selection_is_followed_as_it_is_answered() {
     for _ in 0..12 {
         scene.append(&some_changes(&mut random, 17)).await;
     }
-    let last = scene.append(&[raw("s", json!({"do": "delete", "id": "r\"0"}))]).await[0];
+    let last = scene
+        .append(&[raw("s", json!({"do": "delete", "id": "r\"0"}))])
+        .await[0];
     scene.wait_for("raw", last);
     for ((stream, replica), path) in streams.iter_mut().zip(&paths) {
         let expected = scene.gobo.get(path).expect(200).json();
-        let expected: BTreeMap<String, Value> = expected.as_array().unwrap().iter()
+        let expected: BTreeMap<String, Value> = expected
+            .as_array()
+            .unwrap()
+            .iter()
             .map(|row| (json!([row["id"]]).to_string(), row.clone()))
             .collect();
         // Whatever it does not know yet is on its way; if the rows are right, more of it would be wrong.
@@ -108,7 +163,9 @@ async fn every_filter_and_selection_is_followed_as_it_is_answered() {
 async fn what_cannot_be_followed_is_refused_with_the_reason() {
     let tables = "[api]\nmax_rows = 2\n[live]\nmax_subscribers = 3\n";
     let scene = Scene::new(tables, &["raw-guest"]).await;
-    let last = scene.append(&[pair("x", 1, 5), pair("y", 1, 1), pair("z", 1, 1)]).await[2];
+    let last = scene
+        .append(&[pair("x", 1, 5), pair("y", 1, 1), pair("z", 1, 1)])
+        .await[2];
     scene.wait_for("raw", last);
     let url = scene.gobo.url();
     for (query, word) in [
@@ -125,7 +182,10 @@ async fn what_cannot_be_followed_is_refused_with_the_reason() {
         let stream = Stream::open(url, &format!("/read/raw_pairs?{query}"), "");
         assert_eq!(stream.status, 400, "{query}");
         let body = stream.rest();
-        assert!(body.contains(word) && body.contains("detail"), "{query}: {body}");
+        assert!(
+            body.contains(word) && body.contains("detail"),
+            "{query}: {body}"
+        );
     }
     let open = |query: &str| Stream::open(url, &format!("/read/raw_pairs?{query}"), "");
     let mut streams: Vec<Stream> = (0..3).map(|_| open("live=changes")).collect();
@@ -145,11 +205,18 @@ async fn a_poll_answers_as_soon_as_something_matches_and_goes_on_where_it_was() 
     scene.wait_for("raw", last);
     let poll = |id: &str, wait: &str| {
         let path = format!("/read/raw_pairs?live=poll&n=gt.2&select=a,n&wait={wait}");
-        scene.gobo.request("GET", &path, &[("last-event-id", id)], b"").expect(200).json()
+        scene
+            .gobo
+            .request("GET", &path, &[("last-event-id", id)], b"")
+            .expect(200)
+            .json()
     };
     let first = poll("", "0s");
     assert_eq!(first["events"][0]["event"], "rows");
-    assert_eq!(first["events"][0]["data"]["rows"], json!([{"a": "x", "n": 5}]));
+    assert_eq!(
+        first["events"][0]["data"]["rows"],
+        json!([{"a": "x", "n": 5}])
+    );
     let id = first["id"].as_str().unwrap().to_owned();
     assert_eq!(poll(&id, "10ms"), json!({"events": [], "id": id}));
     // What does not match moves the id on.
@@ -167,7 +234,13 @@ async fn a_poll_answers_as_soon_as_something_matches_and_goes_on_where_it_was() 
         });
         (answer.join().unwrap(), appended.join().unwrap())
     });
-    assert_eq!(answer["events"][0]["data"]["changes"], json!([{"op": "upsert", "key": ["y", 1], "row": {"a": "y", "n": 5}}]));
+    assert_eq!(
+        answer["events"][0]["data"]["changes"],
+        json!([{"op": "upsert", "key": ["y", 1], "row": {"a": "y", "n": 5}}])
+    );
     let gone = poll("0-1-99999999", "1s");
-    assert_eq!((&gone["events"][0]["event"], &gone["id"]), (&json!("refetch"), &Value::Null));
+    assert_eq!(
+        (&gone["events"][0]["event"], &gone["id"]),
+        (&json!("refetch"), &Value::Null)
+    );
 }

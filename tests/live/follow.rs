@@ -171,7 +171,11 @@ impl Replica {
             }
             "changes" => {
                 let revision = data["revision"].as_i64().unwrap();
-                assert!(revision > self.revision, "{revision} after {}", self.revision);
+                assert!(
+                    revision > self.revision,
+                    "{revision} after {}",
+                    self.revision
+                );
                 self.revision = revision;
                 let changes = data["changes"].as_array().unwrap();
                 assert!(!changes.is_empty());
@@ -179,7 +183,9 @@ impl Replica {
                     let key = change["key"].to_string();
                     match change["op"].as_str().unwrap() {
                         "upsert" => drop(self.rows.insert(key, change["row"].clone())),
-                        "delete" => assert!(self.rows.remove(&key).is_some(), "{key} was not there"),
+                        "delete" => {
+                            assert!(self.rows.remove(&key).is_some(), "{key} was not there")
+                        }
                         other => panic!("{other}"),
                     }
                 }

@@ -51,16 +51,23 @@ async fn a_promotion_a_trimmed_feed_a_large_commit_and_a_foreign_id_ask_to_read_
     // Of another history.
     ended(&mut Stream::open(url, PATH, "nonsense"), "unknown_id");
     let (_, rest) = before.split_once('-').unwrap();
-    ended(&mut Stream::open(url, PATH, &format!("x-{rest}")), "incarnation");
+    ended(
+        &mut Stream::open(url, PATH, &format!("x-{rest}")),
+        "incarnation",
+    );
     // Promoted, and rolled back.
     let mut stream = open();
     let before = stream.id.clone();
-    let answer = scene.gobo.post("/admin/projections/raw/rebuild", &json!({}));
+    let answer = scene
+        .gobo
+        .post("/admin/projections/raw/rebuild", &json!({}));
     assert!(answer.status < 300, "{}", answer.text());
     ended(&mut stream, "generation");
     ended(&mut Stream::open(url, PATH, &before), "generation");
     let mut stream = open();
-    let answer = scene.gobo.post("/admin/projections/raw/rollback", &json!({}));
+    let answer = scene
+        .gobo
+        .post("/admin/projections/raw/rollback", &json!({}));
     assert!(answer.status < 300, "{}", answer.text());
     ended(&mut stream, "generation");
 }
@@ -69,11 +76,12 @@ async fn a_promotion_a_trimmed_feed_a_large_commit_and_a_foreign_id_ask_to_read_
 async fn a_copy_kept_through_kills_other_nodes_and_promotions_is_the_read_model() {
     let tables = "[projections.raw]\npolicy = \"skip\"\n[engine]\nbatch_events = 4\nlease_seconds = 2\n[live]\nheartbeat_ms = 100\n";
     let database = Database::create().await;
-    let mut nodes = vec![
-        Scene::over(database, tables, &["raw-guest"]),
-    ];
+    let mut nodes = vec![Scene::over(database, tables, &["raw-guest"])];
     let second = Gobo::start(nodes[0].database.url(), tables);
-    nodes.push(Scene { database: Database::at(nodes[0].database.url()), gobo: second });
+    nodes.push(Scene {
+        database: Database::at(nodes[0].database.url()),
+        gobo: second,
+    });
     let database = Database::at(nodes[0].database.url());
     let mut random = Random::new(77);
     let mut replica = Replica::new(&["id"]);
@@ -86,7 +94,9 @@ async fn a_copy_kept_through_kills_other_nodes_and_promotions_is_the_read_model(
         let positions = append(&database, &some_changes(&mut random, 30)).await;
         let last = *positions.last().unwrap();
         if round == 6 {
-            let answer = nodes[1 - node].gobo.post("/admin/projections/raw/rebuild", &json!({}));
+            let answer = nodes[1 - node]
+                .gobo
+                .post("/admin/projections/raw/rebuild", &json!({}));
             assert!(answer.status < 300, "{}", answer.text());
         }
         if round % 4 == 3 {
@@ -94,10 +104,14 @@ async fn a_copy_kept_through_kills_other_nodes_and_promotions_is_the_read_model(
             nodes[1 - node].gobo.start_again();
         }
         let goal = |replica: &Replica| {
-            let found = nodes[node].gobo.get(&format!("{PATH}&min_position={last}&wait=30s")).expect(200);
+            let found = nodes[node]
+                .gobo
+                .get(&format!("{PATH}&min_position={last}&wait=30s"))
+                .expect(200);
             let expected: Vec<Value> = serde_json::from_str(&found.text()).unwrap();
             let mut expected: Vec<String> = expected.iter().map(Value::to_string).collect();
-            let mut held: Vec<String> = replica.values().iter().map(|row| row.to_string()).collect();
+            let mut held: Vec<String> =
+                replica.values().iter().map(|row| row.to_string()).collect();
             expected.sort();
             held.sort();
             expected == held

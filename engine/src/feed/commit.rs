@@ -45,7 +45,11 @@ impl Row {
 
 impl Parsed {
     /// Reads what a commit told.
-    pub(super) fn read(revision: i64, position: i64, text: String) -> Result<Self, serde_json::Error> {
+    pub(super) fn read(
+        revision: i64,
+        position: i64,
+        text: String,
+    ) -> Result<Self, serde_json::Error> {
         let told: Vec<Told<'_>> = serde_json::from_str(&text)?;
         let changes = told.into_iter().map(|told| Change {
             key: told.k.to_owned(),

@@ -130,7 +130,10 @@ impl Hub {
     }
 
     pub(super) fn topics(&self) -> MutexGuard<'_, HashMap<String, Arc<Topic>>> {
-        self.shared.topics.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .topics
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The read model's topic; its task is started with the first who follows.
@@ -238,7 +241,9 @@ impl Subscription {
 
     /// Whether [`next`](Self::next) can be waited for.
     pub fn has_caught_up(&self) -> bool {
-        self.joined.as_ref().is_some_and(|joined| joined.is_complete)
+        self.joined
+            .as_ref()
+            .is_some_and(|joined| joined.is_complete)
     }
 
     /// Waits for the next event. Safe to cancel.
@@ -313,7 +318,14 @@ impl Subscription {
     async fn join(&mut self) -> Result<(), Stop> {
         let mailbox = Arc::new(Mailbox::new(self.hub.shared.bounds.queue_bytes));
         let topic = self.hub.topic(&self.read_model);
-        let seat = Seat::take(&self.hub, topic, &self.question, &self.realm, mailbox.clone()).await;
+        let seat = Seat::take(
+            &self.hub,
+            topic,
+            &self.question,
+            &self.realm,
+            mailbox.clone(),
+        )
+        .await;
         let seat = seat.map_err(Stop::End)?;
         self.joined = Some(Joined {
             seat,

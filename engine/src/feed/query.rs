@@ -92,7 +92,10 @@ impl Realm {
             incarnation: incarnation.to_owned(),
             generation: generation.parse().ok()?,
         };
-        Some((realm, revision.parse().ok().filter(|&revision| revision >= 0)?))
+        Some((
+            realm,
+            revision.parse().ok().filter(|&revision| revision >= 0)?,
+        ))
     }
 
     /// The event that a commit is, from what [`Question::judge`] found.
@@ -112,7 +115,10 @@ pub fn frame(kind: &str, id: &str, revision: i64, data: &str) -> Event {
     let mut frame = Vec::with_capacity(head.len() + data.len() + 2);
     frame.extend_from_slice(head.as_bytes());
     let breaks = |byte: u8| matches!(byte, b'\n' | b'\r');
-    frame.extend(data.bytes().map(|byte| if breaks(byte) { b' ' } else { byte }));
+    frame.extend(
+        data.bytes()
+            .map(|byte| if breaks(byte) { b' ' } else { byte }),
+    );
     frame.extend_from_slice(b"\n\n");
     let frame = Bytes::from(frame);
     Event {
@@ -181,7 +187,9 @@ impl Followed {
     }
 
     fn mailboxes(&self) -> MutexGuard<'_, Vec<Arc<Mailbox>>> {
-        self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mailboxes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,7 +204,14 @@ mod tests {
             generation: 7,
         };
         assert_eq!(Realm::read(&realm.id(12)), Some((realm, 12)));
-        for bad in ["", "1", "1-2", "a-b-c", "a-1--5", "x-7-99999999999999999999"] {
+        for bad in [
+            "",
+            "1",
+            "1-2",
+            "a-b-c",
+            "a-1--5",
+            "x-7-99999999999999999999",
+        ] {
             assert_eq!(Realm::read(bad), None, "{bad}");
         }
     }

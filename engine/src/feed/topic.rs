@@ -115,7 +115,9 @@ impl Topic {
             let page = read(&**client, &self.read_model, after, AT_ONCE).await;
             let page = page.map_err(Failure::Database)?;
             // Nothing is handed out that a crash could take back.
-            let is_news = page.as_ref().is_some_and(|page| !page.is_flushed && page.revision != after);
+            let is_news = page
+                .as_ref()
+                .is_some_and(|page| !page.is_flushed && page.revision != after);
             if is_news {
                 flush(&**client).await.map_err(Failure::Database)?;
             }
@@ -258,7 +260,10 @@ impl Seat {
         let entry = state.followed.entry(question.statement.clone());
         let table = entry.or_insert_with(|| {
             let followed = Arc::new(Followed::new(question.clone(), realm.clone(), at));
-            let asker = question.matcher.is_none().then(|| ask(hub, followed.clone()));
+            let asker = question
+                .matcher
+                .is_none()
+                .then(|| ask(hub, followed.clone()));
             Table { followed, asker }
         });
         table.followed.join(self.mailbox.clone());

@@ -8,8 +8,8 @@ use deadpool_postgres::Pool;
 use super::parse::{Comparator, Keyword};
 use super::plan::{Condition, Expression, Plan, Source};
 use super::rows::{Failure, run};
-use super::sql::{Bound, Statement};
 pub use super::sql::changes as statement;
+use super::sql::{Bound, Statement};
 use crate::read_model::{ColumnType, Scalar};
 
 /// Runs a [`statement`] over changes as the feed has them. Gives a JSON array of what becomes of the query's rows; nothing
@@ -73,13 +73,18 @@ impl Matcher {
         };
         let spelt = draft.spelt(pool).await?;
         let mut matcher = Self { conditions, shown };
-        matcher.conditions.iter_mut().for_each(|test| test.spell(&spelt));
+        matcher
+            .conditions
+            .iter_mut()
+            .for_each(|test| test.spell(&spelt));
         Ok(Some(matcher))
     }
 
     /// Whether a row fulfils the query; `value` gives a column's value in JSON.
     pub fn holds<'r>(&self, value: &impl Fn(&str) -> &'r str) -> bool {
-        self.conditions.iter().all(|test| test.judge(value) == Some(true))
+        self.conditions
+            .iter()
+            .all(|test| test.judge(value) == Some(true))
     }
 
     /// Writes what the query shows of a row.
@@ -119,7 +124,10 @@ struct Draft {
 
 impl Draft {
     fn tests(&mut self, conditions: &[Condition<'_>]) -> Option<Vec<Test>> {
-        conditions.iter().map(|condition| self.test(condition)).collect()
+        conditions
+            .iter()
+            .map(|condition| self.test(condition))
+            .collect()
     }
 
     fn test(&mut self, condition: &Condition<'_>) -> Option<Test> {
