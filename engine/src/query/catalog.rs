@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
 
+use super::board::Slot;
 use crate::event::{Micros, Position};
 use crate::read_model::ReadModel;
 
@@ -25,8 +26,12 @@ pub struct Readable {
     pub standing: Standing,
     /// The schema of that generation's tables.
     pub schema: String,
+    /// The name of its source.
+    pub source: String,
     /// Where the projection's events come from.
     pub upstream: Upstream,
+    /// How fresh it was when somebody looked last.
+    pub slot: Slot,
 }
 
 /// Who sees a generation.
@@ -113,6 +118,11 @@ impl Catalog {
     /// All read models.
     pub fn models(&self) -> Models {
         self.models.borrow().clone()
+    }
+
+    /// Ends when there are other read models than when it was asked last; `false` when there never will be.
+    pub async fn changed(&mut self) -> bool {
+        self.models.changed().await.is_ok()
     }
 
     /// Waits, bounded, until the models are others than those that `gone` came from.

@@ -162,6 +162,7 @@ fn what_is_shown_is_read_as_postgrest_reads_it() {
     };
     check("", "");
     check("*", "*");
+    check("\"x y\":count(),z: count()", "x y=count(*) z=count(*)");
     check("a, b ,*", "a b *");
     check("x:a,\"y z\":\"b,c\"", "x=a y z=b,c");
     check(
