@@ -19,6 +19,7 @@ mod foreign;
 mod generations;
 mod http;
 mod import;
+mod live;
 mod metrics;
 mod migrate;
 mod openapi;

@@ -322,7 +322,7 @@ async fn as_of_says_what_is_missing_and_how_to_make_it() {
                 .gobo
                 .get(&format!("/read/{path}?as_of={as_of}"))
                 .expect(404);
-            assert_eq!(answer.json()["code"], "no_such_past");
+            assert_eq!(answer.json()["reason"], "no_such_past");
             assert!(detail(&answer).contains(&command), "{}", answer.text());
         }
     }
@@ -332,7 +332,7 @@ async fn as_of_says_what_is_missing_and_how_to_make_it() {
     let other = scene.gobo.get("/read/page_views?as_of=noon");
     assert_eq!(other.status, 404, "{}", other.text());
     let nobody = scene.gobo.get("/read/nobody?as_of=noon").expect(404);
-    assert_eq!(nobody.json()["code"], "unknown_read_model");
+    assert_eq!(nobody.json()["reason"], "unknown_read_model");
     for (query, code) in [
         ("as_of=noon&min_position=1", "unsupported_parameter"),
         ("as_of=tomorrow!", "invalid_as_of"),
@@ -344,7 +344,7 @@ async fn as_of_says_what_is_missing_and_how_to_make_it() {
             .gobo
             .get(&format!("/read/accounts?{query}"))
             .expect(400);
-        assert_eq!(refused.json()["code"], code, "{query}");
+        assert_eq!(refused.json()["reason"], code, "{query}");
     }
 }
 
@@ -358,7 +358,7 @@ async fn a_read_model_that_came_later_did_not_exist_there() {
     let later = "insert into gobo.read_models (name, projection) values ('newer', 'ledger')";
     scene.database.execute(later).await;
     let answer = scene.gobo.get("/read/newer?as_of=early").expect(404);
-    assert_eq!(answer.json()["code"], "unknown_read_model");
+    assert_eq!(answer.json()["reason"], "unknown_read_model");
     let detail = detail(&answer);
     assert!(
         detail.contains(&format!("generation {made} ")) && detail.contains("it has: accounts"),
@@ -384,7 +384,7 @@ async fn a_replay_that_is_still_being_filled_says_how_far_it_is() {
         let problem = answer.json();
         assert_eq!(problem["code"], "not_yet");
         let progress = json!({ "generation": made, "position": 0, "until": positions[20] });
-        assert_eq!(problem["details"], progress);
+        assert_eq!(problem["context"], progress);
     }
     release(&scene.database).await;
     wait_for_stage(&scene.gobo, "ledger", made, "done");
@@ -470,7 +470,7 @@ async fn a_replay_expires_and_leaves_no_tables_behind() {
     scene.database.execute("update gobo.generations set expires_at = now() - interval '1 second' where expires_at is not null").await;
     wait_for_drop(&scene, usual).await;
     let gone = scene.gobo.get("/read/accounts?as_of=usual").expect(404);
-    assert_eq!(gone.json()["code"], "no_such_past");
+    assert_eq!(gone.json()["reason"], "no_such_past");
     scene
         .gobo
         .get(&format!("/read/accounts?as_of={}", positions[3]))
@@ -498,7 +498,7 @@ async fn reads_of_a_replay_that_expires_meanwhile_end_with_404_and_nothing_else(
         .execute(&format!("drop schema gobo_g{made} cascade"))
         .await;
     let gone = scene.gobo.get("/read/accounts?as_of=short").expect(404);
-    assert_eq!(gone.json()["code"], "no_such_past");
+    assert_eq!(gone.json()["reason"], "no_such_past");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,10 @@
 //! Reading read models over HTTP.
 
 mod bench;
+mod counts;
 mod filters;
+mod formats;
 mod freshness;
 mod pages;
+mod problems;
 mod rows;

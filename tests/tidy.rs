@@ -77,7 +77,7 @@ fn only(word: &str, allowed: &[&str]) {
 }
 
 /// Modules of the flow, in its order, as `lib.rs` has them.
-const FLOW: [&str; 13] = [
+const FLOW: [&str; 14] = [
     "event",
     "store",
     "import",
@@ -91,6 +91,7 @@ const FLOW: [&str; 13] = [
     "read_model",
     "progress",
     "query",
+    "feed",
 ];
 
 #[test]

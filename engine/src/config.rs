@@ -3,6 +3,7 @@
 //! `gobo.example.toml` documents every key.
 
 mod example;
+mod live;
 mod read;
 mod redis;
 mod validate;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
+pub use live::Live;
 pub use read::ConfigError;
 pub use redis::RedisSettings;
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub api: Api,
     /// A second cache, and a place for change feeds.
     pub redis: RedisSettings,
+    /// The change feed, and those who follow it.
+    pub live: Live,
     /// Event tables by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, SourceConfig>,
@@ -231,6 +235,7 @@ impl Default for Config {
             generations: Generations::default(),
             api: Api::default(),
             redis: RedisSettings::default(),
+            live: Live::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
         }
@@ -330,6 +335,7 @@ impl Config {
             synchronous_commit: engine.synchronous_commit,
             policy: Policy::default(),
             linger: Duration::ZERO,
+            most_told: self.live.max_changes,
         };
         if let Some(own) = self.projections.get(projection) {
             own.apply(&mut settings);

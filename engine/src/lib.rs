@@ -20,6 +20,7 @@ pub mod projection;
 pub mod read_model;
 pub mod progress;
 pub mod query;
+pub mod feed;
 
 // The control plane: it calls the flow, never the other way round.
 pub mod runtime;

@@ -44,6 +44,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "0005_redaction.sql",
         sql: include_str!("../migrations/0005_redaction.sql"),
     },
+    Migration {
+        version: 6,
+        name: "0006_feed.sql",
+        sql: include_str!("../migrations/0006_feed.sql"),
+    },
 ];
 
 /// Keeps engines that start at once from migrating at once.

@@ -78,6 +78,8 @@ pub struct Settings {
     pub policy: Policy,
     /// For how long events are collected before they are read. A reader that waits cuts it short.
     pub linger: Duration,
+    /// Changed rows of a read model that one commit tells those who follow it; more are not told.
+    pub most_told: usize,
 }
 
 impl Default for Settings {
@@ -93,6 +95,7 @@ impl Default for Settings {
             synchronous_commit: false,
             policy: Policy::Stop,
             linger: Duration::ZERO,
+            most_told: 1_000,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::db::{Database, describe, describe_pool, is_infrastructure};
 use crate::deploy::Deployer;
 use crate::deploy::watch::Watcher;
 use crate::failure::Folder;
+use crate::feed;
 use crate::generations::Generations;
 use crate::generations::compare::Comparer;
 use crate::host::Host;
@@ -289,6 +290,12 @@ impl Parts {
             .clone()
             .run(self.progress.clone(), shutdown.clone());
         services.spawn(named("generations", deciding));
+        let kept = feed::Kept {
+            minutes: self.config.live.keep_minutes,
+            commits: self.config.live.keep_commits,
+        };
+        let trimming = feed::Trimmer::new(self.control.clone(), kept).run(shutdown.clone());
+        services.spawn(named("feed", trimming));
         let running = self
             .ownership()
             .run(self.registry.catalog(), shutdown.clone());
@@ -335,6 +342,7 @@ impl Parts {
                 readable,
                 self.progress.clone(),
                 query_limits(config),
+                &config.database.read_schema,
             ),
             redis: self.redis.clone(),
         }

@@ -61,8 +61,17 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 
+    /// PostgREST's code for what went wrong.
     pub(crate) fn code(&self) -> String {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Our own word for it.
+    pub(crate) fn reason(&self) -> String {
+        self.json()["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 }
 
@@ -101,6 +110,7 @@ impl Bench {
             Catalog::new(receiver, refresh.clone()),
             progress.clone(),
             limits,
+            "read",
         );
         Self {
             admin,

@@ -137,7 +137,7 @@ async fn waiting_ends_with_the_reason_or_with_old_rows_as_preferred() {
     let late = bench.get("/read/orders?min_position=11&wait=50ms").await;
     assert!(started.elapsed() >= Duration::from_millis(50));
     assert_eq!(
-        (late.status.as_u16(), late.code().as_str()),
+        (late.status.as_u16(), late.reason().as_str()),
         (503, "not_yet")
     );
     assert_eq!(
@@ -180,7 +180,7 @@ async fn the_number_of_waiting_readers_is_bounded() {
         bench.progress.awaited(1).await;
         let refused = bench.get("/read/orders?min_position=11").await;
         assert_eq!(
-            (refused.status.as_u16(), refused.code().as_str()),
+            (refused.status.as_u16(), refused.reason().as_str()),
             (503, "too_many_waiters")
         );
         assert_eq!(refused.header("gobo-position"), "10");

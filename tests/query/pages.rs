@@ -140,7 +140,7 @@ async fn a_cursor_fits_its_own_order_only() {
     ] {
         let answer = bench.get(&format!("/read/grid?{query}")).await;
         assert_eq!(
-            (answer.status.as_u16(), answer.code().as_str()),
+            (answer.status.as_u16(), answer.reason().as_str()),
             (400, "invalid_cursor"),
             "{query}"
         );
@@ -149,7 +149,7 @@ async fn a_cursor_fits_its_own_order_only() {
     let answer = bench
         .get(&format!("/read/other?order=rank.desc&cursor={cursor}"))
         .await;
-    assert_eq!(answer.code(), "invalid_cursor");
+    assert_eq!(answer.reason(), "invalid_cursor");
 }
 
 #[tokio::test]

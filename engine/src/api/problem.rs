@@ -1,8 +1,11 @@
 //! `application/problem+json` (RFC 9457), with PostgREST's `code`, `details` and `hint`.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::db::Cause;
 
@@ -14,27 +17,55 @@ pub struct Problem {
     code: &'static str,
     /// What happened, in a sentence.
     detail: String,
-    details: Option<serde_json::Value>,
+    details: Option<Value>,
     hint: Option<String>,
     // Boxed, because a `Result` is as large as its largest variant.
-    headers: Option<Box<HeaderMap>>,
+    more: Box<More>,
 }
 
-/// The members of the JSON object.
+/// What few problems have.
+#[derive(Debug, Default)]
+struct More {
+    headers: HeaderMap,
+    /// The database's own code, where it was the database that refused.
+    sqlstate: Option<String>,
+}
+
+/// The members of the JSON object. An inner `None` is written as null.
 #[derive(Serialize)]
 struct Body<'p> {
     #[serde(rename = "type")]
     kind: &'static str,
     title: &'static str,
     status: u16,
-    code: &'static str,
+    code: &'p str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'p str>,
     detail: &'p str,
     /// The same sentence under the name that PostgREST's clients read.
     message: &'p str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    details: &'p Option<serde_json::Value>,
+    details: Option<Option<&'p Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    hint: &'p Option<String>,
+    hint: Option<Option<&'p str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<&'p Value>,
+}
+
+/// The problem that an answer tells, kept beside its bytes, so that a room whose clients expect other words can say it
+/// again.
+#[derive(Debug, Clone)]
+pub(super) struct Told(pub(super) Arc<Problem>);
+
+/// The other words.
+#[derive(Debug)]
+pub(super) struct Retold<'p> {
+    pub(super) status: StatusCode,
+    pub(super) code: &'p str,
+    /// A text, or whatever those clients know there.
+    pub(super) details: Option<&'p Value>,
+    /// For programs.
+    pub(super) context: Option<&'p Value>,
 }
 
 impl Problem {
@@ -51,7 +82,7 @@ impl Problem {
             detail: detail.into(),
             details: None,
             hint: None,
-            headers: None,
+            more: Box::default(),
         }
     }
 
@@ -78,14 +109,20 @@ impl Problem {
     }
 
     /// Adds machine-readable details.
-    pub fn with_details(mut self, details: serde_json::Value) -> Self {
+    pub fn with_details(mut self, details: Value) -> Self {
         self.details = Some(details);
+        self
+    }
+
+    /// Adds the code that the database gave.
+    pub fn with_sqlstate(mut self, code: &str) -> Self {
+        self.more.sqlstate = Some(code.to_owned());
         self
     }
 
     /// Adds a header to the answer.
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.get_or_insert_default().insert(name, value);
+        self.more.headers.insert(name, value);
         self
     }
 
@@ -94,9 +131,54 @@ impl Problem {
         self.status
     }
 
+    /// The stable identifier.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// What happened, in a sentence.
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// Machine-readable details.
+    pub fn details(&self) -> Option<&Value> {
+        self.details.as_ref()
+    }
+
+    /// The code that the database gave.
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.more.sqlstate.as_deref()
+    }
+
+    /// The body in other words; the code goes into `reason`.
+    pub(super) fn retold(&self, words: &Retold<'_>) -> Vec<u8> {
+        let body = Body {
+            title: words.status.canonical_reason().unwrap_or("Error"),
+            status: words.status.as_u16(),
+            code: words.code,
+            reason: Some(self.code),
+            details: Some(words.details),
+            hint: Some(self.hint.as_deref()),
+            context: words.context,
+            ..self.body()
+        };
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
+
+    fn body(&self) -> Body<'_> {
+        Body {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            code: self.code,
+            reason: None,
+            detail: &self.detail,
+            message: &self.detail,
+            details: self.details.as_ref().map(Some),
+            hint: self.hint.as_deref().map(Some),
+            context: None,
+        }
     }
 }
 
@@ -129,27 +211,17 @@ impl From<deadpool_postgres::PoolError> for Problem {
 }
 
 impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let body = Body {
-            kind: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            code: self.code,
-            detail: &self.detail,
-            message: &self.detail,
-            details: &self.details,
-            hint: &self.hint,
-        };
-        let body = serde_json::to_vec(&body).unwrap_or_default();
+    fn into_response(mut self) -> Response {
+        let more = std::mem::take(&mut self.more.headers);
+        let body = serde_json::to_vec(&self.body()).unwrap_or_default();
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if let Some(more) = self.headers {
-            headers.extend(*more);
-        }
+        headers.extend(more);
+        response.extensions_mut().insert(Told(Arc::new(self)));
         response
     }
 }

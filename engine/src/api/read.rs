@@ -3,8 +3,12 @@
 //! Every answer about a known read model carries `Gobo-Position` and its companions, and an `ETag` made from the
 //! revision, so that a reader who has the rows already is answered 304 without running the query.
 
+mod errors;
+mod format;
 mod headers;
 mod past;
+mod prefer;
+mod range;
 mod wait;
 
 use std::sync::Arc;
@@ -13,23 +17,27 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use deadpool_postgres::Pool;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use self::format::Format;
+use self::headers::Answered;
 pub(super) use self::headers::matches;
-use self::headers::{Answered, Format};
+use self::prefer::Preferences;
+use self::range::{Extent, Items};
 use super::problem::Problem;
 use crate::progress::Progress;
 use crate::query::catalog::{Catalog, Readable};
 use crate::query::parse::Request;
 use crate::query::plan::{self, Plan};
 use crate::query::scan::{self, Parameter, Plus};
-use crate::query::sql::{self, Target};
-use crate::query::{Failure, Freshness, Limits, Refusal, as_of, nearest, parse};
+use crate::query::sql::{self, Lines, Shape, Target};
+use crate::query::{Answer, Failure, Freshness, Limits, Refusal, as_of, parse};
 
 /// How many generations may come and go during one request, which may have waited for long.
 const MOST_GONE: usize = 3;
@@ -46,13 +54,21 @@ struct Shared {
     catalog: Catalog,
     progress: Progress,
     limits: Limits,
+    schema: String,
     waiters: Semaphore,
     checkpoints: wait::Checkpoints,
 }
 
 impl Reader {
-    /// `pool` has sessions that can only read and that have a statement timeout.
-    pub fn new(pool: Pool, catalog: Catalog, progress: Progress, limits: Limits) -> Self {
+    /// `pool` has sessions that can only read and that have a statement timeout. `schema` is the one that readers may
+    /// name: the public one.
+    pub fn new(
+        pool: Pool,
+        catalog: Catalog,
+        progress: Progress,
+        limits: Limits,
+        schema: &str,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 waiters: Semaphore::new(limits.waiters),
@@ -60,6 +76,7 @@ impl Reader {
                 catalog,
                 progress,
                 limits,
+                schema: schema.to_owned(),
                 checkpoints: wait::Checkpoints::default(),
             }),
         }
@@ -68,15 +85,27 @@ impl Reader {
     /// The routes below `/read`.
     pub fn router(self) -> Router {
         Router::new()
-            .route("/read/{model}", get(rows))
-            .route("/read/{model}/{*key}", get(row))
+            .route("/read/{model}", readable(get(rows)))
+            .route("/read/{model}/{*key}", readable(get(row)))
+            .layer(map_response(errors::as_postgrest))
             .with_state(self)
     }
 }
 
-async fn rows(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Response {
+/// Adds what `OPTIONS` says.
+fn readable(route: MethodRouter<Reader>) -> MethodRouter<Reader> {
+    route.options(async || [(header::ALLOW, "OPTIONS,GET,HEAD")])
+}
+
+async fn rows(
+    State(reader): State<Reader>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let model = uri.path().rsplit('/').next().unwrap_or_default();
-    respond(&reader, &uri, model, None, &headers).await
+    let range = Items::requested(&method, &headers);
+    respond(&reader, &uri, model, None, range, &headers).await
 }
 
 async fn row(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Response {
@@ -93,7 +122,7 @@ async fn row(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Resp
             .with_hint("write a slash inside a key as %2F")
             .into_response();
     }
-    respond(&reader, &uri, model, Some(key), &headers).await
+    respond(&reader, &uri, model, Some(key), None, &headers).await
 }
 
 /// Answers from the live generation; from the next one, if that is gone meanwhile.
@@ -102,10 +131,11 @@ async fn respond(
     uri: &Uri,
     model: &str,
     key: Option<&str>,
+    range: Option<Items>,
     headers: &HeaderMap,
 ) -> Response {
     let shared = &*reader.shared;
-    let ask = match Ask::new(shared, uri, model, key, headers) {
+    let ask = match Ask::new(shared, uri, model, key, range, headers) {
         Ok(ask) => ask,
         Err(problem) => return problem.into_response(),
     };
@@ -126,7 +156,9 @@ async fn respond(
                 gone += 1;
                 shared.catalog.refreshed(&live).await;
             }
-            Err(Stop::Failed(failure)) => return problem(failure, &shared.limits).into_response(),
+            Err(Stop::Failed(failure)) => {
+                return errors::failed(failure, &shared.limits).into_response();
+            }
             Err(Stop::Refused(problem)) => return problem.into_response(),
         }
     }
@@ -162,11 +194,21 @@ struct Ask<'a> {
     uri: &'a Uri,
     model: String,
     key: Option<&'a str>,
+    range: Option<Items>,
     parameters: Vec<Parameter<'a>>,
     headers: &'a HeaderMap,
     format: Format,
-    /// A stale answer is better than none.
-    stale_is_ok: bool,
+    preferences: Preferences,
+    /// The schema that the reader named, which is the one that there is.
+    profile: Option<&'a str>,
+}
+
+/// The same, checked.
+struct Asked<'m> {
+    request: Request,
+    plan: Plan<'m>,
+    target: Target<'m>,
+    shape: Shape,
 }
 
 impl<'a> Ask<'a> {
@@ -175,6 +217,7 @@ impl<'a> Ask<'a> {
         uri: &'a Uri,
         model: &str,
         key: Option<&'a str>,
+        range: Option<Items>,
         headers: &'a HeaderMap,
     ) -> Result<Self, Problem> {
         Ok(Self {
@@ -182,10 +225,12 @@ impl<'a> Ask<'a> {
             uri,
             model: scan::decode(model, Plus::IsPlus)?,
             key,
+            range,
             parameters: scan::parameters(uri.query().unwrap_or_default(), &shared.limits)?,
             headers,
             format: Format::negotiate(headers)?,
-            stale_is_ok: headers::prefers_stale(headers),
+            preferences: Preferences::read(headers)?,
+            profile: headers::profile(headers, &shared.schema)?,
         })
     }
 
@@ -194,24 +239,56 @@ impl<'a> Ask<'a> {
         if let Some(live) = models.live.get(&self.model) {
             return Ok(live.clone());
         }
-        let shown: String = self.model.chars().take(80).collect();
-        let problem = Problem::not_found(
-            "unknown_read_model",
-            format!("there is no read model \"{shown}\""),
-        );
-        Err(
-            match nearest(&self.model, models.live.keys().map(String::as_str)) {
-                Some(near) => problem.with_hint(format!("did you mean \"{near}\"?")),
-                None => problem.with_hint("GET /admin/projections lists what is deployed"),
-            },
-        )
+        let known = models.live.keys().map(String::as_str);
+        Err(errors::unknown_read_model(&self.model, known))
     }
 
     async fn answer(&self, live: &Arc<Readable>) -> Result<Response, Stop> {
+        let asked = self.checked(live)?;
+        let mut is_late = false;
+        if let Some(position) = asked.request.min_position {
+            let wait = asked
+                .request
+                .wait
+                .unwrap_or(self.shared.limits.default_wait);
+            is_late = match self.shared.reach(live, position, wait).await {
+                Ok(is_reached) => !is_reached,
+                Err(Stop::Refused(problem)) => {
+                    let fresh = self.fresh(&asked).await?;
+                    let answered = self.answered(live, &fresh, &asked.request, false).await;
+                    return Ok(answered.with(problem.into_response(), None));
+                }
+                Err(failed) => return Err(failed),
+            };
+            if is_late && !self.preferences.stale_is_ok {
+                return self.too_late(live, &asked, position, wait).await;
+            }
+        }
+        let representation = headers::representation(
+            &sql::rows(&asked.plan, asked.target, asked.shape),
+            self.format,
+        );
+        if self.headers.contains_key(header::IF_NONE_MATCH) {
+            let fresh = self.fresh(&asked).await?;
+            let tag = Self::tag(live, &fresh, &representation);
+            if let Some(tag) = tag.filter(|tag| headers::matches(self.headers, tag)) {
+                let answered = self.answered(live, &fresh, &asked.request, is_late).await;
+                return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
+            }
+        }
+        self.read(live, &asked, &representation, is_late).await
+    }
+
+    /// What is asked for, checked against the read model as it is in this generation.
+    fn checked<'m>(&self, live: &'m Readable) -> Result<Asked<'m>, Stop> {
+        let limits = &self.shared.limits;
         plan::check_names(&self.parameters, &live.model)?;
-        let request = parse::parse(&self.parameters, &self.shared.limits)?;
+        let mut request = parse::parse(&self.parameters, limits)?;
+        if let Some(range) = self.range {
+            range.narrow(&mut request)?;
+        }
         let plan = match self.key {
-            None => plan::rows(&live.model, &request, &self.shared.limits)?,
+            None => plan::rows(&live.model, &request, limits)?,
             Some(key) => plan::row(&live.model, key, &request)?,
         };
         let target = Target {
@@ -219,65 +296,60 @@ impl<'a> Ask<'a> {
             standing: live.standing,
             schema: &live.schema,
             min_position: request.min_position,
-            answer_bytes: self.shared.limits.answer_bytes,
+            answer_bytes: limits.answer_bytes,
         };
-        let mut is_late = false;
-        if let Some(position) = request.min_position {
-            let wait = request.wait.unwrap_or(self.shared.limits.default_wait);
-            is_late = match self.shared.reach(live, position, wait).await {
-                Ok(is_reached) => !is_reached,
-                Err(Stop::Refused(problem)) => {
-                    let fresh = crate::query::freshness(&self.shared.pool, &self.model, target);
-                    let answered = self.answered(live, &fresh.await?, &request, false).await;
-                    return Ok(answered.with(problem.into_response(), None));
-                }
-                Err(failed) => return Err(failed),
-            };
-            if is_late && !self.stale_is_ok {
-                return self.too_late(live, target, position, wait).await;
-            }
-        }
-        let representation = headers::representation(&sql::rows(&plan, target), self.format);
-        if self.headers.contains_key(header::IF_NONE_MATCH) {
-            let fresh = crate::query::freshness(&self.shared.pool, &self.model, target).await?;
-            let tag = Self::tag(live, &fresh, &representation);
-            if let Some(tag) = tag.filter(|tag| headers::matches(self.headers, tag)) {
-                let answered = self.answered(live, &fresh, &request, is_late).await;
-                return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
-            }
-        }
-        self.read(live, &request, &plan, target, &representation, is_late)
-            .await
+        let count = self.preferences.count.filter(|_| self.key.is_none());
+        let shape = Shape {
+            lines: self.format.lines,
+            count: count.map(|count| count.of_at_most(limits.rows)),
+        };
+        Ok(Asked {
+            request,
+            plan,
+            target,
+            shape,
+        })
     }
 
     async fn read(
         &self,
         live: &Readable,
-        request: &Request,
-        plan: &Plan<'_>,
-        target: Target<'_>,
+        asked: &Asked<'_>,
         representation: &str,
         is_late: bool,
     ) -> Result<Response, Stop> {
-        let answer = match crate::query::answer(&self.shared.pool, plan, target).await {
+        let Asked {
+            request,
+            plan,
+            target,
+            shape,
+        } = asked;
+        let answer = match crate::query::answer(&self.shared.pool, plan, *target, *shape).await {
             Ok(answer) => answer,
             Err(Failure::Gone) => return Err(Stop::Failed(Failure::Gone)),
-            Err(failure) => {
-                return Ok(self.failed(live, request, target, failure, is_late).await);
-            }
+            Err(failure) => return Ok(self.failed(live, asked, failure, is_late).await),
         };
-        let fresh = &answer.freshness;
-        let answered = self.answered(live, fresh, request, is_late).await;
-        let is_single = self.key.is_some() || self.format == Format::Object;
+        let answered = self
+            .answered(live, &answer.freshness, request, is_late)
+            .await;
+        let tag = Self::tag(live, &answer.freshness, representation);
+        Ok(match self.shown(asked, answer) {
+            Ok(response) => answered.with(response, tag.as_deref()),
+            Err(problem) => answered.with(problem.into_response(), None),
+        })
+    }
+
+    /// Rows as the reader wants to see them: all of a page, or the only one on its own.
+    fn shown(&self, asked: &Asked<'_>, answer: Answer) -> Result<Response, Problem> {
+        let is_single = self.key.is_some() || self.format.is_single;
         if is_single && answer.count != 1 {
-            let problem = match self.key {
-                Some(key) => no_row(&self.model, key),
-                None => not_one_row(&self.model, answer.count),
-            };
-            return Ok(answered.with(problem.into_response(), None));
+            return Err(match self.key {
+                Some(key) => errors::no_row(&self.model, key),
+                None => errors::not_one_row(answer.count),
+            });
         }
         let body = Bytes::from(answer.body);
-        let body = match is_single {
+        let body = match is_single && self.format.lines != Lines::Csv {
             // The array's brackets are left out.
             true => body.slice(1..body.len() - 1),
             false => body,
@@ -285,39 +357,53 @@ impl<'a> Ask<'a> {
         let mut response = body.into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, self.format.content_type());
-        headers.insert(header::VARY, HeaderValue::from_static("accept"));
-        if self.key.is_none() {
-            let next = answer.next.as_deref();
-            headers::page(
-                headers,
-                self.uri,
-                &self.parameters,
-                plan,
-                answer.count,
-                next,
-            );
+        headers.insert(header::VARY, headers::VARY);
+        if self.key.is_some() {
+            return Ok(response);
         }
-        let tag = Self::tag(live, fresh, representation);
-        Ok(answered.with(response, tag.as_deref()))
+        let plan = &asked.plan;
+        let extent = Extent {
+            offset: match (&plan.after, plan.limit) {
+                (Some(_), _) => None,
+                // Nothing begins anywhere.
+                (None, 0) => Some(0),
+                (None, _) => Some(plan.offset.unsigned_abs()),
+            },
+            count: answer.count,
+            total: answer.total,
+        };
+        let status = extent.status()?;
+        if extent.is_told() {
+            headers.insert(header::CONTENT_RANGE, extent.header());
+        }
+        if let Some(next) = &answer.next {
+            let limit = self.range.and(Some(plan.limit));
+            range::link(headers, self.uri, &self.parameters, limit, next);
+        }
+        *response.status_mut() = status;
+        Ok(response)
+    }
+
+    async fn fresh(&self, asked: &Asked<'_>) -> Result<Freshness, Failure> {
+        crate::query::freshness(&self.shared.pool, &self.model, asked.target).await
     }
 
     /// The answer to a query that failed, with how fresh its read model is, if that can still be said.
     async fn failed(
         &self,
         live: &Readable,
-        request: &Request,
-        target: Target<'_>,
+        asked: &Asked<'_>,
         failure: Failure,
         is_late: bool,
     ) -> Response {
         let is_away = matches!(failure, Failure::Pool(_) | Failure::Database(_));
-        let response = problem(failure, &self.shared.limits).into_response();
+        let response = errors::failed(failure, &self.shared.limits).into_response();
         if is_away {
             return response;
         }
-        match crate::query::freshness(&self.shared.pool, &self.model, target).await {
+        match self.fresh(asked).await {
             Ok(fresh) => {
-                let answered = self.answered(live, &fresh, request, is_late).await;
+                let answered = self.answered(live, &fresh, &asked.request, is_late).await;
                 answered.with(response, None)
             }
             Err(_) => response,
@@ -327,11 +413,11 @@ impl<'a> Ask<'a> {
     async fn too_late(
         &self,
         live: &Readable,
-        target: Target<'_>,
+        asked: &Asked<'_>,
         position: i64,
         wait: Duration,
     ) -> Result<Response, Stop> {
-        let fresh = crate::query::freshness(&self.shared.pool, &self.model, target).await?;
+        let fresh = self.fresh(asked).await?;
         let head = live.upstream.head.borrow().head.max(fresh.position);
         let mut detail = format!(
             "read model \"{}\" is at position {}, and did not reach {position} within {} s",
@@ -352,7 +438,7 @@ impl<'a> Ask<'a> {
                 "try again, wait longer with wait=, or send \"Prefer: stale=ok\" to get the rows as they are",
             )
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        let answered = Answered::new(live, &fresh, Some(position)).await;
+        let answered = self.answered(live, &fresh, &asked.request, false).await;
         Ok(answered.with(problem.into_response(), None))
     }
 
@@ -363,13 +449,14 @@ impl<'a> Ask<'a> {
         request: &Request,
         is_late: bool,
     ) -> Answered {
-        let answered = Answered::new(live, fresh, request.min_position).await;
         // It may have arrived after the wait and before the rows were read.
-        let is_stale = request.min_position.is_some_and(|p| fresh.position < p);
-        match is_late && is_stale {
-            true => answered.stale(),
-            false => answered,
+        let is_behind = request.min_position.is_some_and(|p| fresh.position < p);
+        let mut answered = Answered::new(live, fresh, request.min_position).await;
+        answered.applied(&self.preferences, is_late && is_behind);
+        if let Some(profile) = self.profile {
+            answered.set("content-profile", profile);
         }
+        answered
     }
 
     /// None while nobody can tell what a revision means.
@@ -379,69 +466,5 @@ impl<'a> Ask<'a> {
             "\"{incarnation}-{}-{}-{representation}\"",
             live.generation, fresh.revision
         ))
-    }
-}
-
-fn no_row(model: &str, key: &str) -> Problem {
-    let shown: String = key.chars().take(80).collect();
-    Problem::not_found(
-        "row_not_found",
-        format!("read model \"{model}\" has no row with key {shown}"),
-    )
-}
-
-fn not_one_row(model: &str, count: u64) -> Problem {
-    let found = if count == 0 { "none" } else { "several" };
-    Problem::new(
-        StatusCode::NOT_ACCEPTABLE,
-        "not_one_row",
-        format!("one row of \"{model}\" was asked for, and {found} match"),
-    )
-    .with_hint("ask for application/json, or filter by the key")
-}
-
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        let mut problem = Problem::bad_request(refusal.code, refusal.to_string());
-        if let Some(hint) = refusal.hint {
-            problem = problem.with_hint(hint);
-        }
-        if let Some(place) = refusal.place {
-            problem = problem.with_details(json!({"parameter": place.parameter, "at": place.at}));
-        }
-        problem
-    }
-}
-
-fn problem(failure: Failure, limits: &Limits) -> Problem {
-    match failure {
-        Failure::Gone => Problem::unavailable("the read model is being replaced just now"),
-        Failure::Value { column, message } => {
-            let problem = match &column {
-                Some(column) => Problem::bad_request(
-                    "invalid_value",
-                    format!("a value for column \"{column}\" is refused: {message}"),
-                )
-                .with_details(json!({"parameter": column})),
-                None => Problem::bad_request("invalid_value", message),
-            };
-            problem.with_hint("write values as PostgreSQL writes them for the column's type")
-        }
-        Failure::Timeout => Problem::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "statement_timeout",
-            "the query took longer than is allowed",
-        )
-        .with_hint("filter or sort by the key or an indexed column, ask for fewer rows, or page with a cursor"),
-        Failure::TooLarge { bytes } => Problem::bad_request(
-            "answer_too_large",
-            format!(
-                "the rows have {bytes} bytes; an answer may have {}",
-                limits.answer_bytes
-            ),
-        )
-        .with_hint("ask for fewer rows with limit, or fewer columns with select"),
-        Failure::Database(error) => error.into(),
-        Failure::Pool(error) => error.into(),
     }
 }

@@ -155,6 +155,7 @@ impl Config {
             api.request_timeout_ms,
             100..=3_600_000,
         )?;
+        self.live.check()?;
         if api.max_wait_ms >= api.request_timeout_ms {
             return refuse(
                 "api.max_wait_ms",

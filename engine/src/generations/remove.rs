@@ -236,6 +236,12 @@ async fn give_up(
             &[&projection],
         )
         .await?;
+    transaction
+        .execute(
+            "delete from gobo.feed f using gobo.read_models m where m.projection = $1 and f.read_model = m.name",
+            &[&projection],
+        )
+        .await?;
     for table in ["read_models", "deploys", "plugin_logs"] {
         transaction
             .execute(

@@ -12,7 +12,7 @@ use crate::event::{Batch, Position};
 use crate::failure::Evidence;
 use crate::read_model::ReadModel;
 use crate::read_model::rows::Rows;
-use crate::read_model::writer::{ChangeSet, Checkpoint, CommitError, DeadLetter, Phase, Writer};
+use crate::read_model::writer::{ChangeSet, Checkpoint, CommitError, DeadLetter, Manner, Phase, Writer};
 use crate::source::{Limits, Reader, SourceError};
 
 pub(super) struct Session<'j> {
@@ -35,10 +35,14 @@ impl<'j> Session<'j> {
         let models: Arc<[ReadModel]> = job.plugin.descriptor.read_models.clone().into();
         let purpose = writer_purpose(job.target.generation);
         let settings = &job.settings;
+        let manner = Manner {
+            synchronous: settings.synchronous_commit,
+            most_told: settings.most_told,
+        };
         let opened = Writer::open(
             &job.db,
             &purpose,
-            settings.synchronous_commit,
+            manner,
             job.target.clone(),
             models.clone(),
             job.epoch,

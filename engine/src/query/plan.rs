@@ -85,6 +85,11 @@ pub struct Plan<'m> {
 }
 
 impl Plan<'_> {
+    /// The names of an answer's columns.
+    pub fn columns(&self) -> Vec<&str> {
+        self.select.iter().map(|field| field.name).collect()
+    }
+
     /// The cursor that continues after the row with these values of the sort columns.
     pub fn cursor(&self, values: Vec<Option<String>>) -> String {
         cursor::encode(&self.model.name, &self.sort, values)

@@ -9,7 +9,7 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Error, Row};
 
 use super::plan::Plan;
-use super::sql::{self, Bound, Statement, Target};
+use super::sql::{self, Bound, Count, Shape, Statement, Target};
 
 /// How fresh a read model's rows are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,9 @@ pub struct Answer {
     pub freshness: Freshness,
     /// How many there are.
     pub count: u64,
-    /// The rows: a JSON array.
+    /// How many there are in all, pages aside, if that was asked for.
+    pub total: Option<u64>,
+    /// The rows: a JSON array, or CSV.
     pub body: String,
     /// Continues after the last row, if there are more.
     pub next: Option<String>,
@@ -53,6 +55,8 @@ pub enum Failure {
         column: Option<String>,
         /// PostgreSQL's words.
         message: String,
+        /// PostgreSQL's code.
+        sqlstate: String,
     },
     /// The statement took longer than the session allows.
     #[error("the query took too long")]
@@ -72,25 +76,56 @@ pub enum Failure {
 }
 
 /// Runs a checked query.
-pub async fn answer(pool: &Pool, plan: &Plan<'_>, target: Target<'_>) -> Result<Answer, Failure> {
-    let statement = sql::rows(plan, target);
+pub async fn answer(
+    pool: &Pool,
+    plan: &Plan<'_>,
+    target: Target<'_>,
+    shape: Shape,
+) -> Result<Answer, Failure> {
+    let statement = sql::rows(plan, target, shape);
     let row = run(pool, &statement).await?.ok_or(Failure::Gone)?;
     let read = || -> Result<_, Error> {
         let found: i64 = row.try_get("count")?;
         let bytes: i64 = row.try_get("bytes")?;
         let body: Option<String> = row.try_get("body")?;
         let last: Option<Vec<Option<String>>> = row.try_get("last")?;
-        Ok((fresh(&row)?, found.unsigned_abs(), bytes, body, last))
+        let total: Option<i64> = row.try_get("total")?;
+        Ok((fresh(&row)?, found.unsigned_abs(), bytes, body, last, total))
     };
-    let (freshness, found, bytes, body, last) = read().map_err(Failure::Database)?;
+    let (freshness, found, bytes, body, last, total) = read().map_err(Failure::Database)?;
     let body = body.ok_or(Failure::TooLarge { bytes })?;
+    let count = found.min(plan.limit);
+    let counted = total.map(i64::unsigned_abs);
+    let total = match shape.count {
+        None | Some(Count::Exact) => counted,
+        Some(Count::Estimated { above }) if counted.is_some_and(|total| total <= above) => counted,
+        Some(Count::Planned | Count::Estimated { .. }) => {
+            let planned = planned(pool, plan, target).await?;
+            // No estimate is less than what was seen.
+            let seen = if count == 0 {
+                0
+            } else {
+                plan.offset.unsigned_abs() + count
+            };
+            Some(planned.max(counted.unwrap_or(0)).max(seen))
+        }
+    };
     let is_more = found > plan.limit;
     Ok(Answer {
         freshness,
-        count: found.min(plan.limit),
+        count,
+        total,
         body,
         next: last.filter(|_| is_more).map(|values| plan.cursor(values)),
     })
+}
+
+/// How many rows the planner expects, pages aside.
+async fn planned(pool: &Pool, plan: &Plan<'_>, target: Target<'_>) -> Result<u64, Failure> {
+    let statement = sql::planned(plan, target);
+    let row = run(pool, &statement).await?.ok_or(Failure::Gone)?;
+    let explained: serde_json::Value = row.try_get(0).map_err(Failure::Database)?;
+    Ok(explained[0]["Plan"]["Plan Rows"].as_u64().unwrap_or(0))
 }
 
 /// Asks only how fresh a read model is.
@@ -163,6 +198,7 @@ fn classify(error: Error) -> Failure {
             // Only the number is read from the context here; `blame` knows what it stands for.
             column: db.where_().and_then(parameter_number),
             message: db.message().to_owned(),
+            sqlstate: code.code().to_owned(),
         },
         _ => Failure::Database(error),
     }
@@ -179,12 +215,17 @@ fn parameter_number(context: &str) -> Option<String> {
 
 fn blame(failure: Failure, parameters: &[Bound]) -> Failure {
     match failure {
-        Failure::Value { column, message } => {
+        Failure::Value {
+            column,
+            message,
+            sqlstate,
+        } => {
             let number = column.and_then(|number| number.parse::<usize>().ok());
             let bound = number.and_then(|number| parameters.get(number.checked_sub(1)?));
             Failure::Value {
                 column: bound.map(|bound| bound.column.clone()),
                 message,
+                sqlstate,
             }
         }
         other => other,

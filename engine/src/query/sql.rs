@@ -5,7 +5,12 @@
 
 mod after;
 mod condition;
+mod lines;
 mod page;
+mod total;
+
+pub use lines::Lines;
+pub use total::{Count, planned};
 
 use super::catalog::Standing;
 use super::plan::{Field, Plan};
@@ -45,6 +50,15 @@ pub struct Target<'a> {
     pub answer_bytes: u64,
 }
 
+/// What an answer shows besides which rows there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// How they are written.
+    pub lines: Lines,
+    /// How all of them are counted, pages aside.
+    pub count: Option<Count>,
+}
+
 const INT8: u32 = 20;
 const TEXT: u32 = 25;
 
@@ -60,22 +74,28 @@ pub fn freshness(target: Target<'_>, model: &str) -> Statement {
     }
 }
 
-/// A query's rows as one JSON array, and how fresh they are, from one snapshot. One row beyond the limit is looked for,
-/// to know whether there is a next page.
-pub fn rows(plan: &Plan<'_>, target: Target<'_>) -> Statement {
+/// A query's rows as one text, and how fresh they are, from one snapshot. One row beyond the limit is looked for, to know
+/// whether there is a next page.
+pub fn rows(plan: &Plan<'_>, target: Target<'_>, shape: Shape) -> Statement {
     let mut builder = Builder {
         parameters: fresh_parameters(target, &plan.model.name),
     };
-    let page = builder.page(plan, target);
+    let page = builder.page(plan, target, shape.lines);
+    let total = builder.total(plan, target, shape.count);
     let limit = plan.limit;
     let most = target.answer_bytes;
+    let body = shape.lines.body(
+        &plan.columns(),
+        &format!("n <= {limit}"),
+        &mut builder.parameters,
+    );
     let text = format!(
-        "select {FRESHNESS}, page.count, page.bytes, page.body, page.last from {fresh}
+        "select {FRESHNESS}, page.count, page.bytes, page.body, page.last, {total} as total from {fresh}
 cross join (
   select count(*) as count,
     coalesce(sum(octet_length(line)) filter (where n <= {limit}), 0)::bigint as bytes,
     case when coalesce(sum(octet_length(line)) filter (where n <= {limit}), 0) <= {most}
-      then '[' || coalesce(string_agg(line, ',' order by n) filter (where n <= {limit}), '') || ']' end as body,
+      then {body} end as body,
     max(place) filter (where n = {limit}) as last
   from ({page}) as lines
 ) as page",

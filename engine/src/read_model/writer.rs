@@ -4,6 +4,7 @@ mod absent;
 mod change_set;
 pub(crate) mod copy;
 mod encode;
+mod feed;
 mod fill;
 mod statements;
 mod stream;
@@ -28,6 +29,7 @@ use absent::Absences;
 pub use absent::AbsentKey;
 pub use change_set::{ChangeSet, DeadLetter, LogRecord, TwoStreams};
 use encode::{Encoded, Notes};
+use feed::Told;
 use statements::{Statements, Table};
 pub use stream::{Rebuilt, StreamLetter, StreamWish};
 
@@ -107,6 +109,8 @@ pub struct Writer {
     statements: Statements,
     tables: Vec<Table>,
     phase: Phase,
+    /// Changed rows of a read model that one commit tells; more are not told.
+    most_told: usize,
 }
 
 /// What a writer writes to.
@@ -122,22 +126,33 @@ pub struct Target {
     pub hash: PluginHash,
 }
 
+/// How a writer commits.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// Whether a commit waits for the disk.
+    pub synchronous: bool,
+    /// Changed rows of a read model that one commit tells those who follow it; more are not told.
+    pub most_told: usize,
+}
+
 type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
 
 impl Writer {
     /// Opens the session that commits for a generation, and tells where the generation stands; `None` if `epoch` and the
-    /// plugin are not the ones that may commit. `purpose` names the session in `pg_stat_activity`; `synchronous` decides
-    /// whether a commit waits for the disk.
+    /// plugin are not the ones that may commit. `purpose` names the session in `pg_stat_activity`.
     pub async fn open(
         db: &Database,
         purpose: &str,
-        synchronous: bool,
+        manner: Manner,
         target: Target,
         models: Arc<[ReadModel]>,
         epoch: i64,
     ) -> Result<Option<(Self, Start)>, tokio_postgres::Error> {
         let mut settings = STABLE_PLANS.to_vec();
-        settings.push(("synchronous_commit", if synchronous { "on" } else { "off" }));
+        settings.push((
+            "synchronous_commit",
+            if manner.synchronous { "on" } else { "off" },
+        ));
         settings.push(("idle_in_transaction_session_timeout", "5s"));
         let client = db.connect(purpose, &settings).await?;
         let mut writer = Self {
@@ -147,6 +162,7 @@ impl Writer {
             models,
             tables: Vec::new(),
             phase: Phase::Following,
+            most_told: manner.most_told,
         };
         let Some(start) = writer.start(epoch).await? else {
             return Ok(None);
@@ -281,6 +297,11 @@ impl Writer {
                     .count() as i64
             })
             .collect();
+        let told = self.told(set, &encoded);
+        // Before the rows: what they were is read from the tables.
+        for told in &told {
+            told.push(&mut sequence, &self.target, &fence.to.position);
+        }
         for ((index, rows), count) in encoded.iter().zip(&counts) {
             self.push_rows(&mut sequence, *index, rows, &revision, count);
         }
@@ -316,6 +337,16 @@ impl Writer {
             .collect()
     }
 
+    /// What those who follow the read models are told.
+    fn told<'a>(&'a self, set: &ChangeSet, encoded: &'a [(usize, Encoded)]) -> Vec<Told<'a>> {
+        let told = encoded.iter().map(|(index, rows)| {
+            let changes = &set.models[*index];
+            let (model, table) = (&self.models[*index], &self.tables[*index]);
+            Told::new(model, &table.feed, changes, rows, self.most_told)
+        });
+        told.collect()
+    }
+
     fn push_rows<'a>(
         &'a self,
         sequence: &mut Vec<(&'a Statement, Params<'a>)>,
@@ -332,8 +363,9 @@ impl Writer {
                 arrays.iter().map(|array| array as _).collect(),
             ));
         }
-        if let Some(arrays) = &rows.upsert {
-            let mut params: Params<'a> = arrays.iter().map(|array| array as _).collect();
+        if rows.upserts {
+            let arrays = rows.arrays.iter().chain(&rows.streams);
+            let mut params: Params<'a> = arrays.map(|array| array as _).collect();
             params.push(revision);
             if self.models[index].per_stream {
                 params.push(count);

@@ -1,14 +1,14 @@
 //! What the headers of a read say: freshness, the representation's tag, pages; and what a reader's headers ask for.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use sha2::{Digest, Sha256};
 
 use super::Problem;
+use super::format::Format;
+use super::prefer::Preferences;
 use crate::query::Freshness;
 use crate::query::catalog::{Readable, Standing};
-use crate::query::plan::Plan;
-use crate::query::scan::Parameter;
 use crate::query::sql::Statement;
 
 /// What an answer says besides its body.
@@ -39,11 +39,14 @@ impl Answered {
         answered
     }
 
-    /// Marks rows that are older than was asked for.
-    pub(super) fn stale(mut self) -> Self {
-        self.set("gobo-stale", "true");
-        self.set("preference-applied", "stale=ok");
-        self
+    /// Says which preferences were followed, and marks rows that are older than was asked for.
+    pub(super) fn applied(&mut self, preferences: &Preferences, is_stale: bool) {
+        if is_stale {
+            self.set("gobo-stale", "true");
+        }
+        if let Some(applied) = preferences.applied(is_stale) {
+            self.set("preference-applied", applied);
+        }
     }
 
     /// Adds the headers to a response.
@@ -56,8 +59,8 @@ impl Answered {
         response
     }
 
-    fn set(&mut self, name: &'static str, value: impl ToString) {
-        // Numbers, and texts of our own making: always valid.
+    pub(super) fn set(&mut self, name: &'static str, value: impl ToString) {
+        // Numbers, and texts that are known to be valid.
         if let Ok(value) = HeaderValue::try_from(value.to_string()) {
             self.headers.insert(HeaderName::from_static(name), value);
         }
@@ -88,64 +91,30 @@ fn dead_letters(fresh: &Freshness, min_position: Option<i64>) -> String {
     text
 }
 
-/// How the rows are represented.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    /// An array of rows, or the row that a key names.
-    Json,
-    /// Exactly one row.
-    Object,
-}
+/// What a reader's headers decide about an answer.
+pub(super) const VARY: HeaderValue =
+    HeaderValue::from_static("accept, accept-profile, prefer, range");
 
-const OBJECT: &str = "application/vnd.pgrst.object+json";
-
-impl Format {
-    /// The first media type that a reader accepts and that there is.
-    pub(super) fn negotiate(headers: &HeaderMap) -> Result<Self, Problem> {
-        let mut accepted = headers
-            .get_all(header::ACCEPT)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .peekable();
-        if accepted.peek().is_none() {
-            return Ok(Format::Json);
+/// `Accept-Profile`: the schema that a reader wants to read from, if it names one; there is only one.
+pub(super) fn profile<'h>(
+    headers: &'h HeaderMap,
+    schema: &str,
+) -> Result<Option<&'h str>, Problem> {
+    let Some(profile) = headers.get(HeaderName::from_static("accept-profile")) else {
+        return Ok(None);
+    };
+    match profile.to_str() {
+        Ok(profile) if profile.trim() == schema => Ok(Some(profile)),
+        profile => {
+            let shown: String = profile.unwrap_or_default().chars().take(80).collect();
+            Err(Problem::new(
+                StatusCode::NOT_ACCEPTABLE,
+                "unknown_schema",
+                format!("Invalid schema: {shown}"),
+            )
+            .with_hint(format!("Only the following schemas are exposed: {schema}")))
         }
-        accepted
-            .find_map(|range| {
-                let range = range.split(';').next().unwrap_or_default().trim();
-                match range.to_ascii_lowercase().as_str() {
-                    OBJECT => Some(Format::Object),
-                    "application/json" | "application/*" | "*/*" => Some(Format::Json),
-                    _ => None,
-                }
-            })
-            .ok_or_else(|| {
-                Problem::new(
-                    StatusCode::NOT_ACCEPTABLE,
-                    "not_acceptable",
-                    "rows are not available in any of the accepted media types",
-                )
-                .with_hint(format!("accept application/json or {OBJECT}"))
-            })
     }
-
-    pub(super) fn content_type(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Format::Json => "application/json; charset=utf-8",
-            Format::Object => "application/vnd.pgrst.object+json; charset=utf-8",
-        })
-    }
-}
-
-/// Whether a reader prefers old rows to none.
-pub(super) fn prefers_stale(headers: &HeaderMap) -> bool {
-    headers
-        .get_all("prefer")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split([',', ';']))
-        .any(|preference| preference.trim().eq_ignore_ascii_case("stale=ok"))
 }
 
 /// Identifies what a query shows, the revision aside: the same for the same statement and values only.
@@ -160,9 +129,10 @@ pub(super) fn representation(statement: &Statement, format: Format) -> String {
     for bound in statement.parameters.iter().skip(3) {
         add(bound.text.as_deref().unwrap_or_default());
     }
-    add(match format {
-        Format::Json => "json",
-        Format::Object => "object",
+    // How rows are written is in the statement.
+    add(match format.is_single {
+        false => "rows",
+        true => "row",
     });
     hash.finalize()[..8]
         .iter()
@@ -179,46 +149,4 @@ pub(in crate::api) fn matches(headers: &HeaderMap, tag: &str) -> bool {
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .any(|candidate| candidate.strip_prefix("W/").unwrap_or(candidate) == tag)
-}
-
-/// Which rows these are, and where the next ones are.
-pub(super) fn page(
-    headers: &mut HeaderMap,
-    uri: &Uri,
-    parameters: &[Parameter<'_>],
-    plan: &Plan<'_>,
-    count: u64,
-    next: Option<&str>,
-) {
-    // After a cursor nobody knows how many rows came before.
-    if plan.after.is_none() {
-        let offset = plan.offset.unsigned_abs();
-        let range = match count {
-            0 => "*/*".to_owned(),
-            count => format!("{offset}-{}/*", offset + count - 1),
-        };
-        if let Ok(range) = HeaderValue::try_from(range) {
-            headers.insert(header::CONTENT_RANGE, range);
-        }
-    }
-    let Some(next) = next else { return };
-    let kept = parameters
-        .iter()
-        .filter(|parameter| !["cursor", "offset"].contains(&parameter.name.as_str()))
-        .map(|parameter| parameter.raw);
-    let query: Vec<&str> = kept.collect();
-    let separator = if query.is_empty() { "" } else { "&" };
-    let link = format!(
-        "<{}?{}{separator}cursor={next}>; rel=\"next\"",
-        uri.path(),
-        query.join("&")
-    );
-    for (name, value) in [
-        (header::LINK, link.as_str()),
-        (HeaderName::from_static("gobo-next-cursor"), next),
-    ] {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(name, value);
-        }
-    }
 }

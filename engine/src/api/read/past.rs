@@ -5,7 +5,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::sync::Arc;
 
-use super::{Ask, Problem, Stop, problem};
+use super::errors::failed;
+use super::{Ask, Problem, Stop};
 use crate::query::Failure;
 use crate::query::as_of::AsOf;
 use crate::query::catalog::Readable;
@@ -19,14 +20,14 @@ pub(super) async fn respond(ask: &Ask<'_>, as_of: &AsOf) -> Response {
             Ok(model) => model,
             Err(Stop::Refused(problem)) => return problem.into_response(),
             Err(Stop::Failed(failure)) => {
-                return problem(failure, &ask.shared.limits).into_response();
+                return failed(failure, &ask.shared.limits).into_response();
             }
         };
         match ask.answer(&model).await {
             Ok(response) => return response,
             Err(Stop::Failed(Failure::Gone)) => gone.push(model.generation),
             Err(Stop::Failed(failure)) => {
-                return problem(failure, &ask.shared.limits).into_response();
+                return failed(failure, &ask.shared.limits).into_response();
             }
             Err(Stop::Refused(problem)) => return problem.into_response(),
         }

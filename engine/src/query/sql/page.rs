@@ -1,13 +1,13 @@
 //! The lines of a page: which rows, in which order, and how each is written.
 
-use super::{Builder, Target};
+use super::{Builder, Lines, Target};
 use crate::query::parse::{Direction, Nulls};
 use crate::query::plan::{Plan, Sort};
 use crate::read_model::quote;
 
 impl Builder {
-    /// The lines of a page: number, JSON, and the sort columns' values.
-    pub(super) fn page(&mut self, plan: &Plan<'_>, target: Target<'_>) -> String {
+    /// The lines of a page: number, text, and the sort columns' values.
+    pub(super) fn page(&mut self, plan: &Plan<'_>, target: Target<'_>, lines: Lines) -> String {
         let mut needed: Vec<&str> = plan.select.iter().map(|field| field.name).collect();
         for sort in &plan.sort {
             if !needed.contains(&sort.field.name) {
@@ -33,10 +33,11 @@ impl Builder {
         }
         format!(
             "select row_number() over ({numbered}) as n,
-      (select row_to_json(shown)::text from (select {shown}) as shown) as line,
+      (select {line} from (select {shown}) as shown) as line,
       array[{places}]::text[] as place
     from (select {needed} from {schema}.{table} t where {conditions}{ordered} limit {limit} offset {offset}) as p",
             numbered = order_by("p", &plan.sort).trim_start(),
+            line = lines.line(&plan.columns()),
             shown = list("p", &shown),
             places = places.join(", "),
             needed = list("t", &needed),

@@ -20,7 +20,11 @@ use crate::read_model::{ReadModel, Scalar};
 /// The changed rows of one read model as parameters.
 pub(super) struct Encoded {
     pub(super) stage: Option<Bytes>,
-    pub(super) upsert: Option<Vec<RawParam>>,
+    /// One array per column of the changed rows: the declared ones, then the engine's own. None when they are staged.
+    pub(super) arrays: Vec<RawParam>,
+    /// One array of the rows' streams, in a read model that is declared per stream.
+    pub(super) streams: Option<RawParam>,
+    pub(super) upserts: bool,
     pub(super) delete: Option<Vec<RawParam>>,
 }
 
@@ -55,10 +59,7 @@ impl Encoded {
                 streams.push(Some(stream.as_bytes()));
             }
         }
-        if model.per_stream {
-            upserts.push(streams);
-        }
-        let upsert = match staged {
+        let arrays = match staged {
             true => Vec::new(),
             false => upserts.into_iter().map(ArrayParam::finish).collect(),
         };
@@ -68,7 +69,9 @@ impl Encoded {
                 stage.extend_from_slice(&COPY_END);
                 stage.into()
             }),
-            upsert: upserted.then_some(upsert),
+            arrays,
+            streams: (model.per_stream && !staged).then(|| streams.finish()),
+            upserts: upserted,
             delete: (!gone.is_empty()).then(|| deletes(model, &gone)),
         }
     }
@@ -78,20 +81,29 @@ const CHECKED: &str = "rows were checked when they were decoded";
 
 /// Rows to delete as parameters.
 pub(super) fn deletes(model: &ReadModel, gone: &[(&Arc<[u8]>, &RowChange)]) -> Vec<RawParam> {
-    let mut keys: Vec<ArrayParam> = (model.key_columns())
-        .map(|column| ArrayParam::new(element_oid(column.kind)))
-        .collect();
-    let mut streams = ArrayParam::new(Scalar::Text.oid());
-    for (key, change) in gone {
-        push_fields(&mut keys, key).expect(CHECKED);
-        if let Some(owner) = &change.owner {
+    let mut arrays = keys(model, gone.iter().map(|(key, _)| *key));
+    if model.per_stream {
+        let mut streams = ArrayParam::new(Scalar::Text.oid());
+        for owner in gone.iter().filter_map(|(_, change)| change.owner.as_ref()) {
             streams.push(Some(owner.as_bytes()));
         }
+        arrays.push(streams.finish());
     }
-    if model.per_stream {
-        keys.push(streams);
+    arrays
+}
+
+/// Keys as one array per key column.
+pub(super) fn keys<'a>(
+    model: &ReadModel,
+    keys: impl Iterator<Item = &'a Arc<[u8]>>,
+) -> Vec<RawParam> {
+    let mut arrays: Vec<ArrayParam> = (model.key_columns())
+        .map(|column| ArrayParam::new(element_oid(column.kind)))
+        .collect();
+    for key in keys {
+        push_fields(&mut arrays, key).expect(CHECKED);
     }
-    keys.into_iter().map(ArrayParam::finish).collect()
+    arrays.into_iter().map(ArrayParam::finish).collect()
 }
 
 /// What comes before the tuples of a binary COPY.

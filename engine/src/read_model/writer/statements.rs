@@ -3,6 +3,7 @@
 use tokio_postgres::{Client, Statement};
 
 use super::Phase;
+use super::feed::Feed;
 use crate::read_model::{ColumnType, ReadModel, quote};
 
 /// The statements that do not depend on a read model.
@@ -25,6 +26,8 @@ pub(super) struct Table {
     pub(super) stage: Option<String>,
     /// Copies into the table itself.
     pub(super) copy: String,
+    /// Tells what changes.
+    pub(super) feed: Feed,
 }
 
 impl Statements {
@@ -74,11 +77,13 @@ impl Table {
             client.batch_execute(&stage_sql(stage, model)).await?;
         }
         let upsert = upsert_sql(schema, model, stage.as_deref());
+        let feed = Feed::prepare(client, schema, model, stage.as_deref()).await?;
         Ok(Self {
             upsert: client.prepare(&upsert).await?,
             delete: client.prepare(&delete_sql(schema, model)).await?,
             stage: stage.map(|stage| format!("copy {stage} from stdin (format binary)")),
             copy: copy_sql(schema, model),
+            feed,
         })
     }
 }

@@ -1,0 +1,203 @@
+//! What goes wrong with a read, told as PostgREST tells it, whose clients look at `code`, `details` and the status.
+//!
+//! The rest of the engine calls a problem by a word of its own. [`as_postgrest`] says it again for readers: `code` and
+//! status are PostgREST's (or the SQLSTATE), the word goes into `reason`, what is for programs into `context`, and
+//! `details` is a text.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use deadpool_postgres::PoolError;
+use serde_json::{Value, json};
+
+use super::Problem;
+use crate::api::problem::{Retold, Told};
+use crate::db::Cause;
+use crate::query::{Failure, Limits, Refusal, nearest};
+
+/// Our word, PostgREST's code, PostgREST's status. What PostgREST does not know keeps its word and its status.
+const TABLE: [(&str, &str, u16); 34] = [
+    // The query string.
+    ("invalid_select", "PGRST100", 400),
+    ("invalid_filter", "PGRST100", 400),
+    ("unknown_operator", "PGRST100", 400),
+    ("invalid_order", "PGRST100", 400),
+    ("invalid_limit", "PGRST100", 400),
+    ("invalid_offset", "PGRST100", 400),
+    ("invalid_cursor", "PGRST100", 400),
+    ("invalid_key", "PGRST100", 400),
+    ("invalid_encoding", "PGRST100", 400),
+    ("invalid_min_position", "PGRST100", 400),
+    ("invalid_wait", "PGRST100", 400),
+    ("invalid_as_of", "PGRST100", 400),
+    ("duplicate_parameter", "PGRST100", 400),
+    ("unsupported_parameter", "PGRST100", 400),
+    ("query_too_large", "PGRST100", 400),
+    // Headers.
+    ("range_not_satisfiable", "PGRST103", 416),
+    ("unknown_schema", "PGRST106", 406),
+    ("not_acceptable", "PGRST107", 406),
+    ("invalid_preferences", "PGRST122", 400),
+    // What there is.
+    ("unknown_read_model", "PGRST205", 404),
+    ("unknown_column", "42703", 400),
+    ("row_not_found", "PGRST116", 404),
+    ("not_one_row", "PGRST116", 406),
+    // Embedding and aggregates.
+    ("not_embedded", "PGRST108", 400),
+    ("related_order", "PGRST118", 400),
+    ("invalid_embed_filter", "PGRST120", 400),
+    ("not_supported", "PGRST127", 400),
+    ("not_related", "PGRST200", 400),
+    ("ambiguous_relation", "PGRST201", 300),
+    // Values and the database.
+    ("invalid_value", "22P02", 400),
+    ("statement_timeout", "57014", 500),
+    ("no_free_connection", "PGRST003", 504),
+    ("unavailable", "PGRST000", 503),
+    ("internal", "XX000", 500),
+];
+
+/// Says the problem that an answer tells as PostgREST would.
+pub(super) async fn as_postgrest(mut response: Response) -> Response {
+    let Some(Told(problem)) = response.extensions_mut().remove::<Told>() else {
+        return response;
+    };
+    let word = problem.code();
+    let row = TABLE.iter().find(|row| row.0 == word);
+    let status = row
+        .and_then(|row| StatusCode::from_u16(row.2).ok())
+        .unwrap_or(problem.status());
+    let code = problem.sqlstate().unwrap_or(row.map_or(word, |row| row.1));
+    let (details, context) = match problem.details() {
+        Some(place @ Value::Object(members)) => (text(members), Some(place)),
+        other => (other.cloned(), None),
+    };
+    let body = problem.retold(&Retold {
+        status,
+        code,
+        details: details.as_ref(),
+        context,
+    });
+    *response.status_mut() = status;
+    // Of the body that was.
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    *response.body_mut() = body.into();
+    response
+}
+
+/// A place in a query, or a set of numbers, for people.
+fn text(members: &serde_json::Map<String, Value>) -> Option<Value> {
+    let parts: Vec<String> = members
+        .iter()
+        .map(|(name, value)| match value {
+            Value::String(value) => format!("{name} {value}"),
+            value => format!("{name} {value}"),
+        })
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", ").into())
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let mut problem = Problem::bad_request(refusal.code, refusal.to_string());
+        if let Some(hint) = refusal.hint {
+            problem = problem.with_hint(hint);
+        }
+        if let Some(place) = refusal.place {
+            problem = problem.with_details(json!({"parameter": place.parameter, "at": place.at}));
+        }
+        problem
+    }
+}
+
+pub(super) fn unknown_read_model<'m>(name: &str, known: impl Iterator<Item = &'m str>) -> Problem {
+    let shown: String = name.chars().take(80).collect();
+    let problem = Problem::not_found(
+        "unknown_read_model",
+        format!("there is no read model \"{shown}\""),
+    );
+    match nearest(name, known) {
+        Some(near) => problem.with_hint(format!("did you mean \"{near}\"?")),
+        None => problem.with_hint("GET /admin/projections lists what is deployed"),
+    }
+}
+
+pub(super) fn no_row(model: &str, key: &str) -> Problem {
+    let shown: String = key.chars().take(80).collect();
+    Problem::not_found(
+        "row_not_found",
+        format!("read model \"{model}\" has no row with key {shown}"),
+    )
+    .with_details("The result contains 0 rows".into())
+}
+
+/// The details are PostgREST's to the letter: its clients look for them.
+pub(super) fn not_one_row(count: u64) -> Problem {
+    Problem::new(
+        StatusCode::NOT_ACCEPTABLE,
+        "not_one_row",
+        "Cannot coerce the result to a single JSON object",
+    )
+    .with_details(format!("The result contains {count} rows").into())
+    .with_hint("ask for application/json, or filter by the key")
+}
+
+/// What a failed query comes to.
+pub(super) fn failed(failure: Failure, limits: &Limits) -> Problem {
+    match failure {
+        Failure::Gone => Problem::unavailable("the read model is being replaced just now"),
+        Failure::Value {
+            column,
+            message,
+            sqlstate,
+        } => {
+            let problem = match &column {
+                Some(column) => Problem::bad_request(
+                    "invalid_value",
+                    format!("a value for column \"{column}\" is refused: {message}"),
+                )
+                .with_details(json!({"parameter": column})),
+                None => Problem::bad_request("invalid_value", message),
+            };
+            problem
+                .with_sqlstate(&sqlstate)
+                .with_hint("write values as PostgreSQL writes them for the column's type")
+        }
+        Failure::Timeout => Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "statement_timeout",
+            "the query took longer than is allowed",
+        )
+        .with_hint(
+            "filter or sort by the key or an indexed column, ask for fewer rows, or page with a cursor",
+        ),
+        Failure::TooLarge { bytes } => Problem::bad_request(
+            "answer_too_large",
+            format!(
+                "the rows have {bytes} bytes; an answer may have {}",
+                limits.answer_bytes
+            ),
+        )
+        .with_hint("ask for fewer rows with limit, or fewer columns with select"),
+        Failure::Database(error) => database(error),
+        Failure::Pool(PoolError::Backend(error)) => database(error),
+        Failure::Pool(error) => Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "no_free_connection",
+            format!("no database connection is free: {error}"),
+        )
+        .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")),
+    }
+}
+
+fn database(error: tokio_postgres::Error) -> Problem {
+    let code = match crate::db::cause(&error) {
+        Cause::Infrastructure => None,
+        Cause::Value | Cause::Statement => error.code().cloned(),
+    };
+    let problem = Problem::from(error);
+    match code {
+        Some(code) => problem.with_sqlstate(code.code()),
+        None => problem,
+    }
+}

@@ -1,0 +1,108 @@
+//! What commits changed, in order: read from the table that the writer tells it to, for live queries and publishers.
+//!
+//! A read model's commits form a chain: each names the revision before. Where the chain is broken (trimmed, or rows changed
+//! in a way that is not told, such as a promotion) whoever follows has to read the rows anew.
+
+mod trim;
+
+use tokio_postgres::GenericClient;
+
+pub use trim::{Kept, Trimmer};
+
+/// What one commit changed in a read model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// The revision that it made.
+    pub revision: i64,
+    /// The revision before.
+    pub previous: i64,
+    /// The generation that was live.
+    pub generation: i64,
+    /// The checkpoint after it.
+    pub position: i64,
+    /// `[{"k": [key], "b": row before or null, "a": row after or null}, ...]`; `None` when they are too many to be told.
+    pub changes: Option<String>,
+}
+
+/// A part of a read model's chain of commits, and where it stands: one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// What a revision means does not outlive this; see [`crate::query::Freshness`]. Unknown just after a crash of the server.
+    pub incarnation: Option<String>,
+    /// The live generation.
+    pub generation: i64,
+    /// Its checkpoint.
+    pub position: i64,
+    /// The read model's revision.
+    pub revision: i64,
+    /// The commits after the revision that was asked for, in order, up to the limit.
+    pub commits: Vec<Commit>,
+    /// Whether everything in here is on the server's disk. If not, see [`flush`].
+    pub is_flushed: bool,
+}
+
+impl Page {
+    /// Whether something between `after` and the first commit, or `revision` if there is none, is missing.
+    pub fn has_hole(&self, after: i64) -> bool {
+        match self.commits.first() {
+            Some(first) => first.previous != after,
+            None => self.revision != after,
+        }
+    }
+}
+
+/// Reads the commits of a read model after a revision, at most `limit`. `None` if there is no such read model, or nothing of
+/// it is live.
+pub async fn read(
+    client: &impl GenericClient,
+    read_model: &str,
+    after: i64,
+    limit: i64,
+) -> Result<Option<Page>, tokio_postgres::Error> {
+    let rows = client
+        .query_typed(
+            include_str!("feed/read.sql"),
+            &[
+                (&read_model, tokio_postgres::types::Type::TEXT),
+                (&after, tokio_postgres::types::Type::INT8),
+                (&limit, tokio_postgres::types::Type::INT8),
+            ],
+        )
+        .await?;
+    let Some(first) = rows.first() else {
+        return Ok(None);
+    };
+    let mut page = Page {
+        incarnation: first.try_get("incarnation")?,
+        generation: first.try_get("generation")?,
+        position: first.try_get("position")?,
+        revision: first.try_get("revision")?,
+        commits: Vec::new(),
+        is_flushed: first.try_get("is_flushed")?,
+    };
+    for row in &rows {
+        // Without any commit there is one row nevertheless.
+        let Some(revision) = row.try_get("commit_revision")? else {
+            continue;
+        };
+        page.commits.push(Commit {
+            revision,
+            previous: row.try_get("commit_previous")?,
+            generation: row.try_get("commit_generation")?,
+            position: row.try_get("commit_position")?,
+            changes: row.try_get("changes")?,
+        });
+    }
+    Ok(Some(page))
+}
+
+/// Waits until everything that this session has seen is on the server's disk: batches commit without waiting for it, and
+/// what a crash may take back must not have been told anybody. The session has to be able to write.
+pub async fn flush(client: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
+    client
+        .batch_execute(
+            "begin read write; set local synchronous_commit = on; \
+             select pg_logical_emit_message(true, 'gobo', ''); commit",
+        )
+        .await
+}

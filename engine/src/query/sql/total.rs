@@ -1,0 +1,59 @@
+//! How many rows a query has in all, pages aside.
+
+use super::{Builder, Plan, Statement, Target};
+use crate::read_model::quote;
+
+/// How rows are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// All of them, one by one.
+    Exact,
+    /// As many as the planner expects.
+    Planned,
+    /// One by one up to this number, and beyond it as many as the planner expects.
+    Estimated {
+        /// The number.
+        above: u64,
+    },
+}
+
+impl Builder {
+    /// The number of all rows, as far as it is counted one by one.
+    pub(super) fn total(
+        &mut self,
+        plan: &Plan<'_>,
+        target: Target<'_>,
+        count: Option<Count>,
+    ) -> String {
+        match count {
+            None | Some(Count::Planned) => "null::bigint".to_owned(),
+            Some(Count::Exact) => format!("(select count(*) {})", self.all_rows(plan, target)),
+            Some(Count::Estimated { above }) => format!(
+                "(select count(*) from (select 1 {} limit {}) as counted)",
+                self.all_rows(plan, target),
+                above.saturating_add(1),
+            ),
+        }
+    }
+
+    fn all_rows(&mut self, plan: &Plan<'_>, target: Target<'_>) -> String {
+        format!(
+            "from {}.{} t where {}",
+            quote(target.schema),
+            quote(&plan.model.name),
+            self.all(&plan.conditions)
+        )
+    }
+}
+
+/// Asks the planner how many rows it expects.
+pub fn planned(plan: &Plan<'_>, target: Target<'_>) -> Statement {
+    let mut builder = Builder {
+        parameters: Vec::new(),
+    };
+    let rows = builder.all_rows(plan, target);
+    Statement {
+        text: format!("explain (format json) select 1 {rows}"),
+        parameters: builder.parameters,
+    }
+}

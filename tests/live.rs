@@ -1,0 +1,3 @@
+//! The change feed, and live queries over it.
+
+mod feed;

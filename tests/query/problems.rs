@@ -1,0 +1,135 @@
+//! What goes wrong, in PostgREST's codes.
+
+use serde_json::Value;
+
+use super::bench::{Answer, Bench, model};
+
+async fn orders() -> Bench {
+    let bench = Bench::new().await;
+    bench
+        .deploy(
+            1,
+            &model("orders", "id int4, day date?, name text?", &["id"]),
+        )
+        .await;
+    bench
+        .sql("insert into gobo_g1.orders values (1, null, 'a'), (2, null, 'b')")
+        .await;
+    bench
+}
+
+/// What every client may rely on.
+fn assert_shape(answer: &Answer, what: &str) {
+    let problem = answer.json();
+    assert_eq!(
+        answer.header("content-type"),
+        "application/problem+json",
+        "{what}"
+    );
+    assert_eq!(problem["status"], answer.status.as_u16(), "{what}");
+    for text in ["code", "message", "detail", "title", "type", "reason"] {
+        assert!(problem[text].is_string(), "{what}: {text} in {problem}");
+    }
+    for text in ["details", "hint"] {
+        let value = problem.get(text);
+        assert!(
+            value.is_some_and(|value| value.is_string() || value.is_null()),
+            "{what}: {text} in {problem}"
+        );
+    }
+    assert_eq!(problem["message"], problem["detail"]);
+}
+
+#[tokio::test]
+async fn codes_and_statuses_are_postgrest_s() {
+    let bench = orders().await;
+    let object = "application/vnd.pgrst.object+json";
+    for (uri, accept, status, code, reason) in [
+        ("orders?idd=eq.1", "*/*", 400, "42703", "unknown_column"),
+        ("orders?select=nam", "*/*", 400, "42703", "unknown_column"),
+        ("orders?order=nam", "*/*", 400, "42703", "unknown_column"),
+        ("ordres", "*/*", 404, "PGRST205", "unknown_read_model"),
+        ("orders?id=1", "*/*", 400, "PGRST100", "unknown_operator"),
+        (
+            "orders?or=(id.eq.1",
+            "*/*",
+            400,
+            "PGRST100",
+            "invalid_filter",
+        ),
+        (
+            "orders?order=id.up",
+            "*/*",
+            400,
+            "PGRST100",
+            "invalid_order",
+        ),
+        ("orders?id=eq.x", "*/*", 400, "22P02", "invalid_value"),
+        // Only PostgreSQL knows.
+        (
+            "orders?day=eq.2026-02-30",
+            "*/*",
+            400,
+            "22008",
+            "invalid_value",
+        ),
+        ("orders", object, 406, "PGRST116", "not_one_row"),
+        ("orders?id=eq.9", object, 406, "PGRST116", "not_one_row"),
+        ("orders/9", "*/*", 404, "PGRST116", "row_not_found"),
+        ("orders", "image/png", 406, "PGRST107", "not_acceptable"),
+        (
+            "orders?name=eq.%FF",
+            "*/*",
+            400,
+            "PGRST100",
+            "invalid_encoding",
+        ),
+        ("orders?cursor=x", "*/*", 400, "PGRST100", "invalid_cursor"),
+        (
+            "orders?min_position=11&wait=0ms",
+            "*/*",
+            503,
+            "not_yet",
+            "not_yet",
+        ),
+    ] {
+        let uri = format!("/read/{uri}");
+        let answer = bench.send("GET", &uri, &[("accept", accept)]).await;
+        let what = format!("{uri} {accept}: {}", answer.body);
+        assert_eq!(answer.status, status, "{what}");
+        assert_eq!(
+            (answer.code().as_str(), answer.reason().as_str()),
+            (code, reason),
+            "{what}"
+        );
+        assert_shape(&answer, &what);
+    }
+}
+
+#[tokio::test]
+async fn clients_that_look_for_the_number_of_rows_find_it_in_the_details() {
+    let bench = orders().await;
+    let object = [("accept", "application/vnd.pgrst.object+json")];
+    for (query, details) in [
+        ("id=eq.9", "The result contains 0 rows"),
+        ("id=gt.0", "The result contains 2 rows"),
+    ] {
+        let uri = format!("/read/orders?{query}");
+        let problem = bench.send("GET", &uri, &object).await.json();
+        assert_eq!(problem["details"], details);
+        assert_eq!(
+            problem["message"],
+            "Cannot coerce the result to a single JSON object"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_place_of_a_mistake_is_told_to_people_and_to_programs() {
+    let bench = orders().await;
+    let problem = bench.get("/read/orders?or=(id.eq.1,nam.eq.x)").await.json();
+    assert_eq!(problem["hint"], "did you mean \"name\"?");
+    assert_eq!(problem["context"]["parameter"], "or");
+    assert_eq!(problem["context"]["at"], 10);
+    assert_eq!(problem["details"], Value::from("at 10, parameter or"));
+}
