@@ -25,16 +25,22 @@ pub use nearest::nearest;
 pub use rows::{Answer, Failure, Freshness, answer, checkpoint, freshness};
 
 /// What a query may ask for at most. Everything beyond is refused with the limit's value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Bytes of the query string.
     pub query_bytes: usize,
     /// Comparisons in one query.
     pub filters: usize,
-    /// Elements of one `in` list.
+    /// Elements of one list or array.
     pub list: usize,
-    /// Nesting of `and` and `or`.
+    /// Nesting of `and` and `or`, and of relations.
     pub depth: usize,
+    /// Values in one `select`, columns in one `order`.
+    pub outputs: usize,
+    /// Characters of one pattern, or of what is searched for.
+    pub pattern: usize,
+    /// The planner's estimate of a query's cost beyond which it is not run.
+    pub cost: Option<f64>,
     /// Rows of one answer: what `limit` is cut to, and what applies without it.
     pub rows: u64,
     /// Bytes of one answer's rows.
@@ -54,6 +60,9 @@ impl Default for Limits {
             filters: 100,
             list: 1_000,
             depth: 10,
+            outputs: 300,
+            pattern: 1_000,
+            cost: None,
             rows: 1_000,
             answer_bytes: 64 * 1024 * 1024,
             wait: Duration::from_secs(60),

@@ -289,7 +289,7 @@ impl<'a> Ask<'a> {
         }
         let plan = match self.key {
             None => plan::rows(&live.model, &request, limits)?,
-            Some(key) => plan::row(&live.model, key, &request)?,
+            Some(key) => plan::row(&live.model, key, &request, limits)?,
         };
         let target = Target {
             generation: live.generation,

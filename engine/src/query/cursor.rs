@@ -80,12 +80,13 @@ pub(super) fn decode(
     sort.iter()
         .zip(content.k)
         .map(|(sort, value)| match value {
-            None if sort.field.nullable => Ok(None),
+            None if sort.nullable() => Ok(None),
             None => Err(unfit()),
             Some(text) if text.contains('\0') => Err(unfit()),
-            Some(text) => value::check(sort.field.kind, &text)
-                .map(Some)
-                .map_err(|_| unfit()),
+            Some(text) => {
+                let kind = sort.value().ok_or_else(unfit)?.kind();
+                value::check(kind, &text).map(Some).map_err(|_| unfit())
+            }
         })
         .collect()
 }

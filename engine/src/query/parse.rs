@@ -2,31 +2,38 @@
 //! places.
 //!
 //! ```text
-//! filter     = column "=" ["not."] test              | ["not."] ("and" | "or") "=" group
-//! group      = "(" condition *("," condition) ")"
-//! condition  = ["not."] ("and" | "or") group         | column "." ["not."] test
-//! test       = comparator "." value | "in.(" [value *("," value)] ")" | "is." keyword
-//! comparator = "eq" | "neq" | "gt" | "gte" | "lt" | "lte"
-//! keyword    = "null" | "not_null" | "true" | "false" | "unknown"
-//! select     = ("*" | column) *("," ("*" | column))
-//! order      = column ["." ("asc" | "desc")] ["." ("nullsfirst" | "nullslast")] *("," ...)
+//! parameter  = [relation "." ...] path "=" ["not."] test
+//!            | [relation "." ...] ["not."] ("and" | "or") "=" group
+//!            | [relation "." ...] ("order" | "limit" | "offset") "=" ...
+//! path       = name *(("->" | "->>") (key | index))
 //! ```
 //!
-//! Within parentheses, a value or column that contains `,` `.` `(` `)` is written in double quotes. Outside of them a
-//! value reaches to the end of its parameter.
+//! `filter`, `select` and `order` have the rest. Blanks may stand around what separates. A name or value that contains
+//! what separates is written in double quotes; outside of parentheses a value reaches to the end of its parameter.
+
+mod filter;
+mod name;
+mod order;
+mod select;
 
 use std::time::Duration;
 
+pub use filter::{Comparator, Filter, Keyword, Literal, Quantifier, Search, Test};
+pub use name::{Key, Name, Path, Step};
+pub use order::{Direction, Nulls, Term};
+pub use select::{Aggregate, Embed, Function, Item, Join, Selected, Shown, Value};
+
 use super::scan::{Parameter, Scanner};
 use super::{Limits, Place, Refusal};
+use filter::Filters;
 
 /// What a query string asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
     /// Conditions that must all hold.
     pub filters: Vec<Filter>,
-    /// What each row shows; empty: its own columns.
-    pub select: Vec<Selected>,
+    /// What each row shows; `None`: its own columns.
+    pub select: Option<Vec<Selected>>,
     /// The order that was asked for.
     pub order: Vec<Term>,
     /// At most so many rows.
@@ -39,128 +46,31 @@ pub struct Request {
     pub min_position: Option<i64>,
     /// How long to wait for it.
     pub wait: Option<Duration>,
+    /// What is asked of embedded relations.
+    pub nested: Vec<Nested>,
 }
 
-/// A condition.
+/// A parameter that is meant for an embedded relation: `lines.order=price`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Filter {
-    /// All of them hold.
-    All(Vec<Filter>),
-    /// One of them holds.
-    Any(Vec<Filter>),
-    /// It does not hold.
-    Not(Box<Filter>),
-    /// A column passes a test.
-    Column(Name, Test),
+pub struct Nested {
+    /// The relations' names, from the outermost on.
+    pub relations: Vec<Name>,
+    /// What is asked.
+    pub part: Part,
 }
 
-/// A column's name, as it was written.
+/// What a parameter asks of an embedded relation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name {
-    /// The name.
-    pub text: String,
-    /// Where it stands.
-    pub place: Place,
+pub enum Part {
+    /// A condition.
+    Filter(Filter),
+    /// An order.
+    Order(Vec<Term>),
+    /// At most so many rows.
+    Limit(u64),
+    /// So many rows are skipped.
+    Offset(i64),
 }
-
-/// What a column is tested for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Test {
-    /// It compares so with the value.
-    Compare(Comparator, Literal),
-    /// It is one of the values.
-    In(Vec<Literal>),
-    /// It is this.
-    Is(Keyword, Place),
-}
-
-/// A value, as it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Literal {
-    /// The text.
-    pub text: String,
-    /// Where it stands.
-    pub place: Place,
-}
-
-/// Ways to compare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "these are PostgREST's own names")]
-pub enum Comparator {
-    Eq,
-    Neq,
-    Gt,
-    Gte,
-    Lt,
-    Lte,
-}
-
-/// What may follow `is`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "these are SQL's own words")]
-pub enum Keyword {
-    Null,
-    NotNull,
-    True,
-    False,
-    Unknown,
-}
-
-/// One element of `select`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selected {
-    /// `*`: the read model's own columns.
-    Own,
-    /// One column.
-    Column(Name),
-}
-
-/// One element of `order`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Term {
-    /// The column.
-    pub column: Name,
-    /// The direction.
-    pub direction: Direction,
-    /// Where NULLs go, if it was said.
-    pub nulls: Option<Nulls>,
-}
-
-/// A direction to sort in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Direction {
-    /// Smallest first.
-    #[default]
-    Ascending,
-    /// Greatest first.
-    Descending,
-}
-
-/// Where NULLs go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Nulls {
-    /// Before all values.
-    First,
-    /// After all values.
-    Last,
-}
-
-const COMPARATORS: [(&str, Comparator); 6] = [
-    ("eq", Comparator::Eq),
-    ("neq", Comparator::Neq),
-    ("gt", Comparator::Gt),
-    ("gte", Comparator::Gte),
-    ("lt", Comparator::Lt),
-    ("lte", Comparator::Lte),
-];
-
-const KEYWORDS: [(&str, Keyword); 5] = [
-    ("null", Keyword::Null),
-    ("not_null", Keyword::NotNull),
-    ("true", Keyword::True),
-    ("false", Keyword::False),
-    ("unknown", Keyword::Unknown),
-];
 
 /// Parameters that are no column's filter.
 pub(super) const PARAMETERS: [&str; 10] = [
@@ -178,6 +88,9 @@ pub(super) const PARAMETERS: [&str; 10] = [
 
 /// Parameters that combine conditions.
 const LOGIC: [&str; 4] = ["and", "or", "not.and", "not.or"];
+
+/// Parameters that an embedded relation has too, besides conditions.
+const OF_RELATIONS: [&str; 3] = ["order", "limit", "offset"];
 
 /// Names that are reserved and have no meaning yet (the descriptor refuses columns of these names).
 const WITHOUT_MEANING: [&str; 5] = ["max_lag", "live", "on_conflict", "columns", "not"];
@@ -201,279 +114,152 @@ pub fn parse(parameters: &[Parameter<'_>], limits: &Limits) -> Result<Request, R
                 format!("the parameter \"{name}\" is reserved; this engine does not support it"),
             ));
         }
-        let is_filter = LOGIC.contains(&name.as_str()) || !is_reserved(name);
-        if !is_filter && parameters[..index].iter().any(|p| p.name == *name) {
+        let target = Target::read(name)?;
+        if !target.is_filter() && parameters[..index].iter().any(|p| p.name == *name) {
             return Err(Refusal::new(
                 "duplicate_parameter",
                 format!("the parameter \"{name}\" is given twice"),
             )
             .hint("only filters may be given several times; all of them must hold"));
         }
-        match name.as_str() {
-            "select" => request.select = select(&mut scanner(parameter, "invalid_select"))?,
-            "order" => request.order = order(&mut scanner(parameter, "invalid_order"))?,
-            "limit" => request.limit = Some(number(parameter, "invalid_limit")?),
-            "offset" => request.offset = number(parameter, "invalid_offset")?,
-            "cursor" => request.cursor = Some(value.clone()),
-            "min_position" => {
+        let part = match target.what {
+            What::Own("select") => {
+                let mut scanner = scanner(parameter, "invalid_select");
+                request.select = Some(select::read(&mut scanner, limits)?);
+                continue;
+            }
+            What::Own("cursor") => {
+                request.cursor = Some(value.clone());
+                continue;
+            }
+            What::Own("min_position") => {
                 request.min_position = Some(number(parameter, "invalid_min_position")?);
+                continue;
             }
-            // Says which generation is asked, and so was read before.
-            "as_of" => {}
-            "wait" => request.wait = Some(duration(parameter, limits)?),
-            _ => {
-                let mut filters = Filters {
-                    scanner: scanner(parameter, "invalid_filter"),
-                    limits,
-                    budget: &mut budget,
-                };
-                request.filters.push(filters.parameter(name)?);
+            What::Own("wait") => {
+                request.wait = Some(duration(parameter, limits)?);
+                continue;
             }
-        }
+            // `as_of` says which generation is asked, and so was read before.
+            What::Own(_) => continue,
+            What::Of("order") => {
+                let mut scanner = scanner(parameter, "invalid_order");
+                Part::Order(order::read(&mut scanner, limits)?)
+            }
+            What::Of("limit") => Part::Limit(number(parameter, "invalid_limit")?),
+            What::Of(_) => Part::Offset(number(parameter, "invalid_offset")?),
+            What::Logic(word) => {
+                Part::Filter(Filters::new(parameter, limits, &mut budget).group_of(word)?)
+            }
+            What::Path(path) => {
+                Part::Filter(Filters::new(parameter, limits, &mut budget).test_of(path)?)
+            }
+        };
+        request.add(target.relations, part);
     }
     Ok(request)
 }
 
-fn scanner<'a>(parameter: &'a Parameter<'_>, code: &'static str) -> Scanner<'a> {
-    Scanner::new(&parameter.name, &parameter.value, code)
-}
-
-/// Conditions: a recursive descent over one parameter's value.
-struct Filters<'a> {
-    scanner: Scanner<'a>,
-    limits: &'a Limits,
-    /// How many more comparisons this query may have.
-    budget: &'a mut usize,
-}
-
-impl Filters<'_> {
-    fn parameter(&mut self, name: &str) -> Result<Filter, Refusal> {
-        let filter = match LOGIC.contains(&name) {
-            true => self.combined(name, 1)?,
-            false => {
-                let place = self.scanner.place();
-                let text = name.to_owned();
-                self.test(Name { text, place }, Nesting::Top)?
-            }
-        };
-        if !self.scanner.is_done() {
-            return Err(self.scanner.refuse("expected the end here"));
+impl Request {
+    fn add(&mut self, relations: Vec<Name>, part: Part) {
+        if !relations.is_empty() {
+            self.nested.push(Nested { relations, part });
+            return;
         }
-        Ok(filter)
+        match part {
+            Part::Filter(filter) => self.filters.push(filter),
+            Part::Order(terms) => self.order = terms,
+            Part::Limit(limit) => self.limit = Some(limit),
+            Part::Offset(offset) => self.offset = offset,
+        }
     }
+}
 
-    /// The group that follows `and`, `or`, or one of them with `not.` before it.
-    fn combined(&mut self, word: &str, depth: usize) -> Result<Filter, Refusal> {
-        let group = self.group(depth)?;
-        let filter = match word.ends_with("and") {
-            true => Filter::All(group),
-            false => Filter::Any(group),
+/// What a parameter's name says.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// The embedded relations that lead to what is meant.
+    pub(super) relations: Vec<Name>,
+    pub(super) what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// One of the query's own parameters.
+    Own(&'static str),
+    /// One that embedded relations have too.
+    Of(&'static str),
+    /// Conditions, combined by one of [`LOGIC`].
+    Logic(&'static str),
+    /// A column or JSON path, with a test.
+    Path(Path),
+}
+
+impl Target {
+    pub(super) fn read(name: &str) -> Result<Self, Refusal> {
+        let found = |words: &[&'static str]| words.iter().copied().find(|word| *word == name);
+        let what = match (found(&LOGIC), found(&OF_RELATIONS), found(&PARAMETERS)) {
+            (Some(word), ..) => What::Logic(word),
+            (_, Some(word), _) => What::Of(word),
+            (.., Some(word)) => What::Own(word),
+            _ => return Self::read_path(name),
         };
-        Ok(match word.starts_with("not.") {
-            true => Filter::Not(Box::new(filter)),
-            false => filter,
+        Ok(Self {
+            relations: Vec::new(),
+            what,
         })
     }
 
-    fn group(&mut self, depth: usize) -> Result<Vec<Filter>, Refusal> {
-        if depth > self.limits.depth {
-            let limit = self.limits.depth;
-            return Err(self
-                .scanner
-                .refuse(format!("conditions are nested deeper than {limit}")));
+    fn read_path(name: &str) -> Result<Self, Refusal> {
+        let shown: String = name.chars().take(80).collect();
+        let mut scanner = Scanner::new(&shown, name, "invalid_filter");
+        let mut names = vec![name::name(&mut scanner)?];
+        while scanner.take(".") {
+            names.push(name::name(&mut scanner)?);
         }
-        self.scanner.expect("(")?;
-        let mut filters = vec![self.condition(depth)?];
-        while self.scanner.take(",") {
-            filters.push(self.condition(depth)?);
+        let steps = name::steps(&mut scanner)?;
+        if !scanner.is_done() {
+            return Err(scanner.refuse("a filter's name ends here").hint(
+                "a filter is written as column=operator.value, or data->>key=operator.value",
+            ));
         }
-        self.scanner.expect(")")?;
-        Ok(filters)
-    }
-
-    fn condition(&mut self, depth: usize) -> Result<Filter, Refusal> {
-        for word in LOGIC {
-            let rest = self.scanner.rest();
-            if rest.strip_prefix(word).is_some_and(|r| r.starts_with('(')) {
-                self.scanner.take(word);
-                return self.combined(word, depth + 1);
+        let last = names.pop().unwrap_or_else(|| Name {
+            text: String::new(),
+            place: scanner.place(),
+        });
+        let is_word = steps.is_empty() && !names.is_empty();
+        let of = OF_RELATIONS.iter().copied().find(|word| *word == last.text);
+        let what = match last.text.as_str() {
+            "and" | "or" if is_word => {
+                let negated = names.len() > 1 && names.last().is_some_and(|n| n.text == "not");
+                if negated {
+                    names.pop();
+                }
+                What::Logic(match (negated, last.text.as_str()) {
+                    (false, "and") => "and",
+                    (false, _) => "or",
+                    (true, "and") => "not.and",
+                    (true, _) => "not.or",
+                })
             }
-        }
-        let column = name(&mut self.scanner)?;
-        self.scanner.expect(".")?;
-        self.test(column, Nesting::Inside)
-    }
-
-    fn test(&mut self, column: Name, nesting: Nesting) -> Result<Filter, Refusal> {
-        *self.budget = self.budget.checked_sub(1).ok_or_else(|| {
-            let limit = self.limits.filters;
-            Refusal::new(
-                "query_too_large",
-                format!("the query has more than {limit} conditions"),
-            )
-            .at(&self.scanner.place())
-        })?;
-        let negated = self.scanner.take("not.");
-        let place = self.scanner.place();
-        let word = self.scanner.until(&['.', ',', '(', ')']);
-        let comparator = COMPARATORS.iter().find(|entry| entry.0 == word);
-        let test = match (word, comparator) {
-            (_, Some(&(_, comparator))) => {
-                self.scanner.expect(".")?;
-                Test::Compare(comparator, self.value(nesting)?)
-            }
-            ("in", None) => {
-                self.scanner.expect(".")?;
-                Test::In(self.list()?)
-            }
-            ("is", None) => {
-                self.scanner.expect(".")?;
-                let place = self.scanner.place();
-                Test::Is(self.keyword()?, place)
-            }
-            _ => return Err(self.unknown_operator(word, &column.text, &place)),
-        };
-        let filter = Filter::Column(column, test);
-        Ok(match negated {
-            true => Filter::Not(Box::new(filter)),
-            false => filter,
-        })
-    }
-
-    fn unknown_operator(&self, word: &str, column: &str, place: &Place) -> Refusal {
-        let known = COMPARATORS.iter().map(|entry| entry.0).chain(["in", "is"]);
-        let shown: String = word.chars().take(40).collect();
-        let refusal = Refusal::new(
-            "unknown_operator",
-            format!("there is no operator \"{shown}\""),
-        )
-        .at(place);
-        match super::nearest(word, known) {
-            Some(near) if word.len() > 1 => refusal.hint(format!("did you mean \"{near}\"?")),
-            _ => refusal.hint(format!(
-                "write a filter as {column}=eq.value; the operators are eq, neq, gt, gte, lt, lte, in, is, each also with not. before it"
-            )),
-        }
-    }
-
-    fn value(&mut self, nesting: Nesting) -> Result<Literal, Refusal> {
-        let place = self.scanner.place();
-        let text = match nesting {
-            Nesting::Top => self.scanner.all().to_owned(),
-            Nesting::Inside => match self.scanner.quoted()? {
-                Some(text) => text,
-                None => self.scanner.until(&[',', ')', '(', '"']).to_owned(),
+            _ => match of {
+                Some(word) if is_word => What::Of(word),
+                _ => What::Path(Path { name: last, steps }),
             },
         };
-        Ok(Literal { text, place })
+        Ok(Self {
+            relations: names,
+            what,
+        })
     }
 
-    fn list(&mut self) -> Result<Vec<Literal>, Refusal> {
-        self.scanner.expect("(")?;
-        let mut values = Vec::new();
-        if self.scanner.take(")") {
-            return Ok(values);
-        }
-        loop {
-            if values.len() == self.limits.list {
-                return Err(Refusal::new(
-                    "query_too_large",
-                    format!("a list has more than {} values", self.limits.list),
-                )
-                .at(&self.scanner.place()));
-            }
-            values.push(self.value(Nesting::Inside)?);
-            if !self.scanner.take(",") {
-                break;
-            }
-        }
-        self.scanner.expect(")")?;
-        Ok(values)
-    }
-
-    fn keyword(&mut self) -> Result<Keyword, Refusal> {
-        let place = self.scanner.place();
-        let word = self.scanner.until(&[',', ')']);
-        KEYWORDS
-            .iter()
-            .find(|entry| entry.0.eq_ignore_ascii_case(word))
-            .map(|entry| entry.1)
-            .ok_or_else(|| {
-                Refusal::new(
-                    "invalid_filter",
-                    format!("a column cannot be tested with is.{word}"),
-                )
-                .hint("is takes null, not_null, true, false or unknown")
-                .at(&place)
-            })
+    fn is_filter(&self) -> bool {
+        matches!(self.what, What::Logic(_) | What::Path(_))
     }
 }
 
-/// Whether a value ends with its parameter, or before the next comma or parenthesis.
-#[derive(Debug, Clone, Copy)]
-enum Nesting {
-    Top,
-    Inside,
-}
-
-fn name(scanner: &mut Scanner<'_>) -> Result<Name, Refusal> {
-    let place = scanner.place();
-    let text = match scanner.quoted()? {
-        Some(text) => text,
-        None => scanner.until(&['.', ',', '(', ')', ':', '"']).to_owned(),
-    };
-    if text.is_empty() {
-        return Err(scanner.refuse("expected a column's name"));
-    }
-    Ok(Name { text, place })
-}
-
-fn select(scanner: &mut Scanner<'_>) -> Result<Vec<Selected>, Refusal> {
-    let mut selected = Vec::new();
-    loop {
-        selected.push(match scanner.take("*") {
-            true => Selected::Own,
-            false => Selected::Column(name(scanner)?),
-        });
-        if scanner.is_done() {
-            return Ok(selected);
-        }
-        scanner.expect(",")?;
-    }
-}
-
-fn order(scanner: &mut Scanner<'_>) -> Result<Vec<Term>, Refusal> {
-    let mut terms = Vec::new();
-    loop {
-        let mut term = Term {
-            column: name(scanner)?,
-            direction: Direction::Ascending,
-            nulls: None,
-        };
-        let mut directed = false;
-        while scanner.take(".") {
-            let place = scanner.place();
-            match scanner.until(&['.', ',']) {
-                "asc" if !directed && term.nulls.is_none() => directed = true,
-                "desc" if !directed && term.nulls.is_none() => {
-                    directed = true;
-                    term.direction = Direction::Descending;
-                }
-                "nullsfirst" if term.nulls.is_none() => term.nulls = Some(Nulls::First),
-                "nullslast" if term.nulls.is_none() => term.nulls = Some(Nulls::Last),
-                _ => {
-                    return Err(Refusal::new("invalid_order", "this is no way to sort")
-                        .hint("write column.asc or column.desc, and then .nullsfirst or .nullslast")
-                        .at(&place));
-                }
-            }
-        }
-        terms.push(term);
-        if scanner.is_done() {
-            return Ok(terms);
-        }
-        scanner.expect(",")?;
-    }
+fn scanner<'a>(parameter: &'a Parameter<'_>, code: &'static str) -> Scanner<'a> {
+    Scanner::new(&parameter.name, &parameter.value, code)
 }
 
 fn number<N: std::str::FromStr>(

@@ -194,7 +194,7 @@ fn classify(error: Error) -> Failure {
     match db.code() {
         code if gone.contains(code) => Failure::Gone,
         &SqlState::QUERY_CANCELED => Failure::Timeout,
-        code if code.code().starts_with("22") => Failure::Value {
+        code if is_of_values(code, db.file()) => Failure::Value {
             // Only the number is read from the context here; `blame` knows what it stands for.
             column: db.where_().and_then(parameter_number),
             message: db.message().to_owned(),
@@ -202,6 +202,14 @@ fn classify(error: Error) -> Failure {
         },
         _ => Failure::Database(error),
     }
+}
+
+/// Whether PostgreSQL refuses what it was given to work on: data, what exceeds its limits (a word to search for, the
+/// nesting of a pattern), and what is searched for, whose syntax it calls what it calls SQL's own.
+fn is_of_values(code: &SqlState, file: Option<&str>) -> bool {
+    let class = code.code().get(..2);
+    matches!(class, Some("22" | "54"))
+        || code == &SqlState::SYNTAX_ERROR && file == Some("tsquery.c")
 }
 
 /// PostgreSQL names a value that it cannot read by its number: `unnamed portal parameter $4 = '...'`.

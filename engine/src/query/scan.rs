@@ -90,6 +90,10 @@ pub fn decode(text: &str, plus: Plus) -> Result<String, Refusal> {
     String::from_utf8(bytes).map_err(|_| bad("is not UTF-8 once it is decoded"))
 }
 
+/// A place that a scanner can come back to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark(usize);
+
 /// Reads a decoded value from left to right.
 #[derive(Debug)]
 pub(super) struct Scanner<'a> {
@@ -147,6 +151,54 @@ impl<'a> Scanner<'a> {
             Some(found) => self.refuse(format!("expected \"{token}\", found \"{found}\"")),
             None => self.refuse(format!("expected \"{token}\" at the end")),
         })
+    }
+
+    /// The next character.
+    pub(super) fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    /// Goes past blanks, which may stand around what separates.
+    pub(super) fn skip_blanks(&mut self) {
+        let rest = self.rest();
+        self.at += rest.len() - rest.trim_start_matches([' ', '\t']).len();
+    }
+
+    /// Goes past `token` with blanks around it, which must be next.
+    pub(super) fn expect_spaced(&mut self, token: &str) -> Result<(), Refusal> {
+        self.skip_blanks();
+        self.expect(token)?;
+        self.skip_blanks();
+        Ok(())
+    }
+
+    /// Goes past `token` with blanks around it if it is next.
+    pub(super) fn take_spaced(&mut self, token: &str) -> bool {
+        let rest = self.rest().trim_start_matches([' ', '\t']);
+        let found = rest.starts_with(token);
+        if found {
+            self.skip_blanks();
+            self.at += token.len();
+            self.skip_blanks();
+        }
+        found
+    }
+
+    /// Where it stands, to come back to.
+    pub(super) fn mark(&self) -> Mark {
+        Mark(self.at)
+    }
+
+    /// Comes back.
+    pub(super) fn reset(&mut self, mark: Mark) {
+        self.at = mark.0;
+    }
+
+    /// So many bytes, which end between characters.
+    pub(super) fn bytes(&mut self, count: usize) -> &'a str {
+        let taken = self.rest().get(..count).unwrap_or_default();
+        self.at += taken.len();
+        taken
     }
 
     /// Everything up to one of `stops`, or to the end.

@@ -5,6 +5,7 @@
 
 mod after;
 mod condition;
+mod expression;
 mod lines;
 mod page;
 mod total;
@@ -13,7 +14,7 @@ pub use lines::Lines;
 pub use total::{Count, planned};
 
 use super::catalog::Standing;
-use super::plan::{Field, Plan};
+use super::plan::Plan;
 
 /// SQL with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,11 +85,7 @@ pub fn rows(plan: &Plan<'_>, target: Target<'_>, shape: Shape) -> Statement {
     let total = builder.total(plan, target, shape.count);
     let limit = plan.limit;
     let most = target.answer_bytes;
-    let body = shape.lines.body(
-        &plan.columns(),
-        &format!("n <= {limit}"),
-        &mut builder.parameters,
-    );
+    let body = builder.body(shape.lines, &plan.columns(), &format!("n <= {limit}"));
     let text = format!(
         "select {FRESHNESS}, page.count, page.bytes, page.body, page.last, {total} as total from {fresh}
 cross join (
@@ -155,10 +152,10 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// One more parameter: what stands for it in the text.
-    fn bind(&mut self, field: Field<'_>, oid: u32, text: String) -> String {
+    /// One more parameter, named after `what` in messages: the text that stands for it.
+    fn bind(&mut self, what: &str, oid: u32, text: String) -> String {
         self.parameters.push(Bound {
-            column: field.name.to_owned(),
+            column: what.to_owned(),
             oid,
             text: Some(text),
         });

@@ -4,6 +4,8 @@
 //! function in one thing: a date that depends on the clock (`now`, `yesterday`) is refused, since the answer would
 //! change without a change of the read model.
 
+pub(super) mod array;
+
 use uuid::Uuid;
 
 use crate::read_model::{ColumnType, Scalar};
@@ -11,19 +13,17 @@ use crate::read_model::{ColumnType, Scalar};
 /// The text to bind for `text`, or why it is no value of the type.
 pub(super) fn check(kind: ColumnType, text: &str) -> Result<String, Misfit> {
     let scalar = match kind {
-        // PostgreSQL reads array literals; there is no second reader of them here.
-        ColumnType::Array(_) => {
-            let is_literal = text.starts_with('{') && text.ends_with('}');
-            return accept(is_literal, text, "write it as {a,b}");
-        }
+        ColumnType::Array(element) => return elements(element, text).map(array::write),
         ColumnType::Scalar(scalar) => scalar,
     };
     let trimmed = text.trim();
     match scalar {
         Scalar::Bool => {
-            let is_bool =
-                ["true", "false", "t", "f"].contains(&trimmed.to_ascii_lowercase().as_str());
-            accept(is_bool, trimmed, "write true or false")
+            let word = trimmed.to_ascii_lowercase();
+            match BOOLS.iter().find(|words| words.1.contains(&word.as_str())) {
+                Some((value, _)) => Ok((*value).to_owned()),
+                None => Err(Misfit("write true or false".into())),
+            }
         }
         Scalar::Int2 => integer(trimmed, i16::MIN.into(), i16::MAX.into()),
         Scalar::Int4 => integer(trimmed, i32::MIN.into(), i32::MAX.into()),
@@ -57,6 +57,27 @@ pub(super) fn check(kind: ColumnType, text: &str) -> Result<String, Misfit> {
         }
     }
 }
+
+/// The elements of an array literal, each of which fits.
+pub(super) fn elements(kind: Scalar, text: &str) -> Result<Vec<Option<String>>, Misfit> {
+    let fit = |element: Option<String>| match element {
+        Some(text) => check(ColumnType::Scalar(kind), &text).map(Some),
+        None => Ok(None),
+    };
+    array::read(text)?.into_iter().map(fit).collect()
+}
+
+/// What PostgreSQL takes for a truth value.
+const BOOLS: [(&str, [&str; 9]); 2] = [
+    (
+        "true",
+        ["true", "tru", "tr", "t", "yes", "ye", "y", "on", "1"],
+    ),
+    (
+        "false",
+        ["false", "fals", "fal", "fa", "f", "no", "n", "off", "0"],
+    ),
+];
 
 /// Why a text is no value of a type: how to write one.
 #[derive(Debug)]
@@ -153,7 +174,8 @@ mod tests {
             let kind: ColumnType = kind.parse().unwrap();
             assert_eq!(check(kind, text).ok().as_deref(), expected, "{kind} {text}");
         };
-        check("bool", "TRUE", Some("TRUE"));
+        check("bool", "TRUE", Some("true"));
+        check("bool", "0", Some("false"));
         check("bool", "maybe", None);
         check("int2", "32767", Some("32767"));
         check("int2", "32768", None);
@@ -206,7 +228,9 @@ mod tests {
         check("timestamptz", "2026-01-31T12:30:00é", None);
         check("jsonb", "{\"a\":[1]}", Some("{\"a\":[1]}"));
         check("jsonb", "{a:1}", None);
-        check("int4[]", "{1,2}", Some("{1,2}"));
+        check("int4[]", "{1, 2,null}", Some("{\"1\",\"2\",NULL}"));
+        check("int4[]", "{1,x}", None);
+        check("date[]", "{now}", None);
         check("int4[]", "1,2", None);
     }
 }

@@ -1,73 +1,103 @@
 //! Conditions as SQL.
 
-use super::Builder;
-use crate::query::parse::{Comparator, Keyword};
-use crate::query::plan::{Condition, Field};
-use crate::read_model::{ColumnType, quote};
+use super::expression::array_of;
+use super::{Builder, TEXT};
+use crate::query::parse::{Comparator, Keyword, Quantifier, Search};
+use crate::query::plan::{Condition, Expression};
+use crate::query::value::array;
 
 impl Builder {
-    pub(super) fn all(&mut self, conditions: &[Condition<'_>]) -> String {
-        self.joined(conditions, " and ", "true")
+    /// Conditions on the row that the table alias stands for, all of which must hold.
+    pub fn all(&mut self, alias: &str, conditions: &[Condition<'_>]) -> String {
+        self.joined(alias, conditions, " and ", "true")
     }
 
-    fn joined(&mut self, conditions: &[Condition<'_>], word: &str, empty: &str) -> String {
-        let parts: Vec<String> = conditions.iter().map(|c| self.condition(c)).collect();
+    fn joined(
+        &mut self,
+        alias: &str,
+        conditions: &[Condition<'_>],
+        word: &str,
+        empty: &str,
+    ) -> String {
+        let parts: Vec<String> = conditions
+            .iter()
+            .map(|condition| self.condition(alias, condition))
+            .collect();
         match parts.is_empty() {
             true => empty.to_owned(),
             false => parts.join(word),
         }
     }
 
-    fn condition(&mut self, condition: &Condition<'_>) -> String {
+    /// A condition on the row that the table alias stands for.
+    pub fn condition(&mut self, alias: &str, condition: &Condition<'_>) -> String {
         match condition {
-            Condition::All(conditions) => format!("({})", self.all(conditions)),
-            Condition::Any(conditions) => format!("({})", self.joined(conditions, " or ", "false")),
-            Condition::Not(condition) => format!("(not {})", self.condition(condition)),
-            Condition::Compare(field, comparator, text) => {
-                let value = self.bind(*field, field.kind.oid(), text.clone());
-                format!("({} {} {value})", column(*field), operator(*comparator))
+            Condition::All(conditions) => format!("({})", self.all(alias, conditions)),
+            Condition::Any(conditions) => {
+                format!("({})", self.joined(alias, conditions, " or ", "false"))
             }
-            Condition::In(field, values) => self.one_of(*field, values),
-            Condition::Is(field, keyword) => {
-                format!("({} is {})", column(*field), word(*keyword))
+            Condition::Not(condition) => format!("(not {})", self.condition(alias, condition)),
+            Condition::Compare(left, comparator, text) => {
+                let value = self.expression(alias, left);
+                let other = self.like(left, text);
+                format!("({value} {} {other})", operator(*comparator))
+            }
+            Condition::Each(left, comparator, quantifier, elements) => {
+                let value = self.expression(alias, left);
+                let oid = array_of(left.kind()).unwrap_or(left.kind().oid());
+                let list = self.bind(left.field.name, oid, elements.clone());
+                let word = match quantifier {
+                    Quantifier::Any => "any",
+                    Quantifier::All => "all",
+                };
+                format!("({value} {} {word}({list}))", operator(*comparator))
+            }
+            Condition::In(left, values) => self.one_of(alias, left, values),
+            Condition::Is(left, keyword) => {
+                format!("({} is {})", self.expression(alias, left), word(*keyword))
+            }
+            Condition::Search(left, search, configuration, text) => {
+                let value = self.expression(alias, left);
+                let words = self.bind(left.field.name, TEXT, text.clone());
+                // One of a list of our own, never a reader's text.
+                let configuration = configuration
+                    .map(|name| format!("'{name}'::regconfig, "))
+                    .unwrap_or_default();
+                let read = reader(*search);
+                format!("(to_tsvector({configuration}{value}) @@ {read}({configuration}{words}))")
             }
         }
     }
 
-    fn one_of(&mut self, field: Field<'_>, values: &[String]) -> String {
-        match field.kind {
-            _ if values.is_empty() => "false".to_owned(),
-            ColumnType::Scalar(scalar) => {
-                let list = self.bind(field, scalar.array_oid(), array(values));
-                format!("({} = any({list}))", column(field))
+    /// A parameter of the same type as the left side.
+    fn like(&mut self, left: &Expression<'_>, text: &str) -> String {
+        self.bind(left.field.name, left.kind().oid(), text.to_owned())
+    }
+
+    fn one_of(&mut self, alias: &str, left: &Expression<'_>, values: &[String]) -> String {
+        if values.is_empty() {
+            return "false".to_owned();
+        }
+        let value = self.expression(alias, left);
+        match array_of(left.kind()) {
+            Some(oid) => {
+                let list = array::write(values.iter().map(Some));
+                let list = self.bind(left.field.name, oid, list);
+                format!("({value} = any({list}))")
             }
             // An array of arrays would be one array of more dimensions.
-            ColumnType::Array(_) => {
-                let mut parts = Vec::new();
-                for value in values {
-                    let value = self.bind(field, field.kind.oid(), value.clone());
-                    parts.push(format!("{} = {value}", column(field)));
-                }
-                format!("({})", parts.join(" or "))
+            None => {
+                let ways: Vec<String> = values
+                    .iter()
+                    .map(|text| format!("{value} = {}", self.like(left, text)))
+                    .collect();
+                format!("({})", ways.join(" or "))
             }
         }
     }
 }
 
-pub(super) fn column(field: Field<'_>) -> String {
-    format!("t.{}", quote(field.name))
-}
-
-/// An array literal: every element quoted.
-fn array(values: &[String]) -> String {
-    let quoted: Vec<String> = values
-        .iter()
-        .map(|value| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")))
-        .collect();
-    format!("{{{}}}", quoted.join(","))
-}
-
-fn operator(comparator: Comparator) -> &'static str {
+pub(super) fn operator(comparator: Comparator) -> &'static str {
     match comparator {
         Comparator::Eq => "=",
         Comparator::Neq => "<>",
@@ -75,6 +105,23 @@ fn operator(comparator: Comparator) -> &'static str {
         Comparator::Gte => ">=",
         Comparator::Lt => "<",
         Comparator::Lte => "<=",
+        Comparator::Like => "like",
+        Comparator::Ilike => "ilike",
+        Comparator::Match => "~",
+        Comparator::Imatch => "~*",
+        Comparator::IsDistinct => "is distinct from",
+        Comparator::Cs => "@>",
+        Comparator::Cd => "<@",
+        Comparator::Ov => "&&",
+    }
+}
+
+fn reader(search: Search) -> &'static str {
+    match search {
+        Search::Fts => "to_tsquery",
+        Search::Plfts => "plainto_tsquery",
+        Search::Phfts => "phraseto_tsquery",
+        Search::Wfts => "websearch_to_tsquery",
     }
 }
 

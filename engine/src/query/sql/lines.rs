@@ -1,7 +1,6 @@
 //! How a row is written, and how rows are put together.
 
-use super::{Bound, TEXT};
-use crate::read_model::quote;
+use super::{Builder, TEXT};
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,18 +14,22 @@ pub enum Lines {
     Csv,
 }
 
-impl Lines {
-    /// The line of the row `shown`, which has these columns.
-    pub(super) fn line(self, columns: &[&str]) -> String {
-        match self {
-            Lines::Json => "row_to_json(shown)::text".to_owned(),
-            Lines::Stripped => "json_strip_nulls(row_to_json(shown))::text".to_owned(),
+impl Builder {
+    /// A row as a line: members are given by name and SQL value.
+    pub(super) fn line<'n>(
+        &mut self,
+        lines: Lines,
+        members: impl Iterator<Item = (&'n str, String)>,
+    ) -> String {
+        match lines {
+            Lines::Json => self.object(members),
+            Lines::Stripped => format!("json_strip_nulls({}::json)::text", self.object(members)),
             Lines::Csv => {
                 // Unlike a cast, concat writes a value as PostgreSQL shows it: a bool as t or f.
-                let fields: Vec<String> = columns
-                    .iter()
-                    .map(|name| format!("shown.{}", quote(name)))
-                    .map(|field| format!("case when {field} is not null then concat({field}) end"))
+                let fields: Vec<String> = members
+                    .map(|(_, value)| {
+                        format!("case when {value} is not null then concat({value}) end")
+                    })
                     .collect();
                 format!(
                     "(select string_agg(case when f is null then '' when f = '' or f ~ '[\",\\r\\n]' \
@@ -38,27 +41,17 @@ impl Lines {
         }
     }
 
-    /// All lines that fulfil `condition`, in the order of `n`, as one text.
-    pub(super) fn body(
-        self,
-        columns: &[&str],
-        condition: &str,
-        parameters: &mut Vec<Bound>,
-    ) -> String {
-        if self != Lines::Csv {
+    /// The lines that fulfil `condition`, in the order of `n`, as one text.
+    pub(super) fn body(&mut self, lines: Lines, columns: &[&str], condition: &str) -> String {
+        if lines != Lines::Csv {
             return format!(
                 "'[' || coalesce(string_agg(line, ',' order by n) filter (where {condition}), '') || ']'"
             );
         }
         // Names may be the reader's own words.
-        parameters.push(Bound {
-            column: "select".to_owned(),
-            oid: TEXT,
-            text: Some(head(columns)),
-        });
+        let head = self.bind("select", TEXT, head(columns));
         format!(
-            "${} || coalesce(string_agg(E'\\n' || line, '' order by n) filter (where {condition}), '')",
-            parameters.len()
+            "{head} || coalesce(string_agg(E'\\n' || line, '' order by n) filter (where {condition}), '')"
         )
     }
 }

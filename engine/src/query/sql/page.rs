@@ -2,69 +2,132 @@
 
 use super::{Builder, Lines, Target};
 use crate::query::parse::{Direction, Nulls};
-use crate::query::plan::{Plan, Sort};
+use crate::query::plan::{By, Plan, Sort};
 use crate::read_model::quote;
 
 impl Builder {
     /// The lines of a page: number, text, and the sort columns' values.
+    ///
+    /// Inside, `p`'s columns are `c1`, `c2` ...: first the outputs, then what the order needs besides.
     pub(super) fn page(&mut self, plan: &Plan<'_>, target: Target<'_>, lines: Lines) -> String {
-        let mut needed: Vec<&str> = plan.select.iter().map(|field| field.name).collect();
-        for sort in &plan.sort {
-            if !needed.contains(&sort.field.name) {
-                needed.push(sort.field.name);
-            }
-        }
-        let list = |alias: &str, names: &[&str]| {
-            let names: Vec<_> = names
-                .iter()
-                .map(|n| format!("{alias}.{}", quote(n)))
-                .collect();
-            names.join(", ")
-        };
-        let shown: Vec<&str> = plan.select.iter().map(|field| field.name).collect();
-        let places: Vec<String> = plan
+        let mut columns: Vec<String> = plan
+            .select
+            .iter()
+            .map(|output| self.source("t", &output.source))
+            .collect();
+        let sorted: Vec<usize> = plan
             .sort
             .iter()
-            .map(|sort| format!("p.{}::text", quote(sort.field.name)))
+            .map(|sort| match &sort.by {
+                By::Output(index) => *index,
+                By::Value(value) => {
+                    let text = self.expression("t", value);
+                    let known = columns.iter().position(|column| *column == text);
+                    known.unwrap_or_else(|| {
+                        columns.push(text);
+                        columns.len() - 1
+                    })
+                }
+            })
             .collect();
-        let mut conditions = self.all(&plan.conditions);
-        if let Some(after) = &plan.after {
-            conditions = format!("{conditions} and {}", self.after(&plan.sort, after));
-        }
+        let names = plan.select.iter().enumerate();
+        let line = self.line(
+            lines,
+            names.map(|(n, output)| (output.name.as_str(), inner(n))),
+        );
+        // Groups have no cursor.
+        let places: Vec<String> = match plan.is_grouped() {
+            true => Vec::new(),
+            false => sorted
+                .iter()
+                .map(|n| format!("{}::text", inner(*n)))
+                .collect(),
+        };
+        let needed: Vec<String> = columns
+            .iter()
+            .enumerate()
+            .map(|(n, column)| format!("{column} as c{}", n + 1))
+            .collect();
+        let matching = self.matching(plan, target);
+        let after = match &plan.after {
+            Some(after) => format!(" and {}", self.after("t", &plan.sort, after)),
+            None => String::new(),
+        };
+        let order = |name: &dyn Fn(usize) -> String| order_by(&plan.sort, &sorted, name);
         format!(
             "select row_number() over ({numbered}) as n,
-      (select {line} from (select {shown}) as shown) as line,
+      {line} as line,
       array[{places}]::text[] as place
-    from (select {needed} from {schema}.{table} t where {conditions}{ordered} limit {limit} offset {offset}) as p",
-            numbered = order_by("p", &plan.sort).trim_start(),
-            line = lines.line(&plan.columns()),
-            shown = list("p", &shown),
+    from (select {needed} {matching}{after}{grouped}{ordered} limit {limit} offset {offset}) as p",
+            numbered = order(&inner).trim_start(),
             places = places.join(", "),
-            needed = list("t", &needed),
-            schema = quote(target.schema),
-            table = quote(&plan.model.name),
-            ordered = order_by("t", &plan.sort),
+            needed = needed.join(", "),
+            grouped = group_by(plan),
+            ordered = order(&|n| (n + 1).to_string()),
             limit = plan.limit + 1,
             offset = plan.offset,
         )
     }
+
+    /// All rows or groups of a query, on whichever page, as something to count.
+    pub(super) fn all_rows(&mut self, plan: &Plan<'_>, target: Target<'_>) -> String {
+        let shown = match plan.is_grouped() {
+            false => "1".to_owned(),
+            true => {
+                let outputs = plan.select.iter();
+                let shown: Vec<_> = outputs.map(|o| self.source("t", &o.source)).collect();
+                shown.join(", ")
+            }
+        };
+        let matching = self.matching(plan, target);
+        format!("select {shown} {matching}{}", group_by(plan))
+    }
+
+    /// The rows that match the conditions, on whichever page: `from` and `where`, with the table alias `t`.
+    fn matching(&mut self, plan: &Plan<'_>, target: Target<'_>) -> String {
+        format!(
+            "from {}.{} t where {}",
+            quote(target.schema),
+            quote(&plan.model.name),
+            self.all("t", &plan.conditions),
+        )
+    }
 }
 
-fn order_by(alias: &str, sort: &[Sort<'_>]) -> String {
+fn inner(index: usize) -> String {
+    format!("p.c{}", index + 1)
+}
+
+/// By the outputs that are no functions over rows, where others are.
+fn group_by(plan: &Plan<'_>) -> String {
+    let outputs = plan.select.iter().enumerate();
+    let values: Vec<String> = outputs
+        .filter(|(_, output)| !output.is_aggregate())
+        .map(|(n, _)| (n + 1).to_string())
+        .collect();
+    match plan.is_grouped() && !values.is_empty() {
+        true => format!(" group by {}", values.join(", ")),
+        false => String::new(),
+    }
+}
+
+/// `sorted` has the columns' indexes.
+fn order_by(sort: &[Sort<'_>], sorted: &[usize], name: &dyn Fn(usize) -> String) -> String {
     let terms: Vec<String> = sort
         .iter()
-        .map(|sort| {
+        .zip(sorted)
+        .map(|(sort, &index)| {
             let direction = match sort.direction {
                 Direction::Ascending => "asc",
                 Direction::Descending => "desc",
             };
             // Said only where it matters, so that a plain index serves the order.
-            let nulls = match (sort.field.nullable, sort.nulls) {
+            let nulls = match (sort.nullable(), sort.nulls) {
                 (false, _) => "",
                 (true, Nulls::First) => " nulls first",
                 (true, Nulls::Last) => " nulls last",
             };
-            format!("{alias}.{} {direction}{nulls}", quote(sort.field.name))
+            format!("{} {direction}{nulls}", name(index))
         })
         .collect();
     match terms.is_empty() {

@@ -1,7 +1,6 @@
 //! How many rows a query has in all, pages aside.
 
 use super::{Builder, Plan, Statement, Target};
-use crate::read_model::quote;
 
 /// How rows are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,22 +26,16 @@ impl Builder {
     ) -> String {
         match count {
             None | Some(Count::Planned) => "null::bigint".to_owned(),
-            Some(Count::Exact) => format!("(select count(*) {})", self.all_rows(plan, target)),
-            Some(Count::Estimated { above }) => format!(
-                "(select count(*) from (select 1 {} limit {}) as counted)",
-                self.all_rows(plan, target),
-                above.saturating_add(1),
-            ),
+            Some(Count::Exact) => {
+                let all = self.all_rows(plan, target);
+                format!("(select count(*) from ({all}) as counted)")
+            }
+            Some(Count::Estimated { above }) => {
+                let all = self.all_rows(plan, target);
+                let most = above.saturating_add(1);
+                format!("(select count(*) from ({all} limit {most}) as counted)")
+            }
         }
-    }
-
-    fn all_rows(&mut self, plan: &Plan<'_>, target: Target<'_>) -> String {
-        format!(
-            "from {}.{} t where {}",
-            quote(target.schema),
-            quote(&plan.model.name),
-            self.all(&plan.conditions)
-        )
     }
 }
 
@@ -53,7 +46,7 @@ pub fn planned(plan: &Plan<'_>, target: Target<'_>) -> Statement {
     };
     let rows = builder.all_rows(plan, target);
     Statement {
-        text: format!("explain (format json) select 1 {rows}"),
+        text: format!("explain (format json) {rows}"),
         parameters: builder.parameters,
     }
 }
