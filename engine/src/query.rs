@@ -13,6 +13,7 @@ mod nearest;
 pub mod parse;
 pub mod past;
 pub mod plan;
+pub mod relations;
 mod rows;
 pub mod scan;
 pub mod sql;
@@ -83,6 +84,8 @@ pub struct Refusal {
     pub hint: Option<String>,
     /// Where it is.
     pub place: Option<Place>,
+    /// What there is to choose from, for programs.
+    pub details: Option<serde_json::Value>,
 }
 
 /// A place in a query.
@@ -101,6 +104,7 @@ impl Refusal {
             message: message.into(),
             hint: None,
             place: None,
+            details: None,
         }
     }
 

@@ -32,9 +32,9 @@ use self::prefer::Preferences;
 use self::range::{Extent, Items};
 use super::problem::Problem;
 use crate::progress::Progress;
-use crate::query::catalog::{Catalog, Readable};
+use crate::query::catalog::{Catalog, Models, Readable};
 use crate::query::parse::Request;
-use crate::query::plan::{self, Plan};
+use crate::query::plan::{self, Around, Plan};
 use crate::query::scan::{self, Parameter, Plus};
 use crate::query::sql::{self, Lines, Shape, Target};
 use crate::query::{Answer, Failure, Freshness, Limits, Refusal, as_of, parse};
@@ -146,6 +146,7 @@ async fn respond(
     }
     let mut gone = 0;
     loop {
+        let models = shared.catalog.models();
         let live = match ask.live() {
             Ok(live) => live,
             Err(problem) => return problem.into_response(),
@@ -154,7 +155,10 @@ async fn respond(
             Ok(response) => return response,
             Err(Stop::Failed(Failure::Gone)) if gone < MOST_GONE => {
                 gone += 1;
-                shared.catalog.refreshed(&live).await;
+                match ask.embeds() {
+                    false => shared.catalog.refreshed(&live).await,
+                    true => shared.catalog.changed(&models).await,
+                }
             }
             Err(Stop::Failed(failure)) => {
                 return errors::failed(failure, &shared.limits).into_response();
@@ -186,6 +190,17 @@ impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Stop::Refused(refusal.into())
     }
+}
+
+/// The read models that have to reach a position before the rows of a query are complete up to it.
+fn with_embedded<'m>(live: &'m Readable, models: &'m Models, plan: &Plan<'_>) -> Vec<&'m Readable> {
+    let mut all = vec![live];
+    for link in plan.links().into_iter().filter(|link| link.shares_source) {
+        let other = models.live.get(&link.model.name);
+        let is_new = !all.iter().any(|known| known.generation == link.generation);
+        all.extend(other.filter(|_| is_new).map(|other| &**other));
+    }
+    all
 }
 
 /// One request.
@@ -243,15 +258,22 @@ impl<'a> Ask<'a> {
         Err(errors::unknown_read_model(&self.model, known))
     }
 
+    /// Whether rows of other read models are asked for.
+    fn embeds(&self) -> bool {
+        !parse::embedded(&self.parameters, &self.shared.limits).is_empty()
+    }
+
     async fn answer(&self, live: &Arc<Readable>) -> Result<Response, Stop> {
-        let asked = self.checked(live)?;
+        let models = self.shared.catalog.models();
+        let asked = self.checked(live, &models)?;
         let mut is_late = false;
         if let Some(position) = asked.request.min_position {
             let wait = asked
                 .request
                 .wait
                 .unwrap_or(self.shared.limits.default_wait);
-            is_late = match self.shared.reach(live, position, wait).await {
+            let all = with_embedded(live, &models, &asked.plan);
+            is_late = match self.shared.reach_all(&all, position, wait).await {
                 Ok(is_reached) => !is_reached,
                 Err(Stop::Refused(problem)) => {
                     let fresh = self.fresh(&asked).await?;
@@ -280,16 +302,17 @@ impl<'a> Ask<'a> {
     }
 
     /// What is asked for, checked against the read model as it is in this generation.
-    fn checked<'m>(&self, live: &'m Readable) -> Result<Asked<'m>, Stop> {
+    fn checked<'m>(&self, live: &'m Readable, models: &'m Models) -> Result<Asked<'m>, Stop> {
+        let around = Around::new(models.around(live), live);
         let limits = &self.shared.limits;
-        plan::check_names(&self.parameters, &live.model)?;
+        plan::check_names(&self.parameters, &live.model, limits)?;
         let mut request = parse::parse(&self.parameters, limits)?;
         if let Some(range) = self.range {
             range.narrow(&mut request)?;
         }
         let plan = match self.key {
-            None => plan::rows(&live.model, &request, limits)?,
-            Some(key) => plan::row(&live.model, key, &request, limits)?,
+            None => plan::rows(&live.model, &around, &request, limits)?,
+            Some(key) => plan::row(&live.model, &around, key, &request, limits)?,
         };
         let target = Target {
             generation: live.generation,
@@ -385,7 +408,9 @@ impl<'a> Ask<'a> {
     }
 
     async fn fresh(&self, asked: &Asked<'_>) -> Result<Freshness, Failure> {
-        crate::query::freshness(&self.shared.pool, &self.model, asked.target).await
+        let embedded = asked.plan.links();
+        let pool = &self.shared.pool;
+        crate::query::freshness(pool, &self.model, asked.target, &embedded).await
     }
 
     /// The answer to a query that failed, with how fresh its read model is, if that can still be said.
@@ -462,9 +487,12 @@ impl<'a> Ask<'a> {
     /// None while nobody can tell what a revision means.
     fn tag(live: &Readable, fresh: &Freshness, representation: &str) -> Option<String> {
         let incarnation = fresh.incarnation.as_deref()?;
+        let embedded = fresh.embedded.as_deref().map(|others| format!("-{others}"));
         Some(format!(
-            "\"{incarnation}-{}-{}-{representation}\"",
-            live.generation, fresh.revision
+            "\"{incarnation}-{}-{}{}-{representation}\"",
+            live.generation,
+            fresh.revision,
+            embedded.unwrap_or_default()
         ))
     }
 }

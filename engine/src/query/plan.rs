@@ -3,20 +3,45 @@
 
 mod cast;
 mod condition;
+mod embed;
 mod expression;
 mod order;
 mod output;
 
 pub use condition::Condition;
+pub use embed::{Embedded, Link, Related};
 pub use expression::{Expression, Field};
 pub use order::{By, Sort};
 pub use output::{Aggregate, Output, Source};
 
+use std::sync::Arc;
+
+use super::catalog::{ByName, Readable};
 use super::parse::{self, Comparator, Literal, Request, Target, What};
 use super::scan::{self, Parameter, Plus};
 use super::{Limits, Place, Refusal, cursor, nearest};
 use crate::read_model::ReadModel;
 use expression::{fields, find};
+
+/// What can be reached from a read model.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'m> {
+    models: &'m ByName,
+    from: &'m Readable,
+}
+
+impl<'m> Around<'m> {
+    /// The read models that `from` can be related to: those of the same picture of what is deployed.
+    pub fn new(models: &'m ByName, from: &'m Readable) -> Self {
+        Self { models, from }
+    }
+
+    /// Whether the other one's positions mean the same.
+    fn shares_source(&self, other: &Readable) -> bool {
+        let head = &self.from.upstream.head;
+        head.same_channel(&other.upstream.head)
+    }
+}
 
 /// A checked query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,17 +60,35 @@ pub struct Plan<'m> {
     pub limit: u64,
     /// So many rows are skipped.
     pub offset: i64,
+    /// Rows of related read models, shown or not.
+    pub embeds: Vec<Arc<Embedded<'m>>>,
 }
 
-impl Plan<'_> {
+impl<'m> Plan<'m> {
     /// The names of an answer's columns.
     pub fn columns(&self) -> Vec<&str> {
         self.select.iter().map(|o| o.name.as_str()).collect()
     }
 
-    /// The cursor that continues after the row with these values of the sort columns.
-    pub fn cursor(&self, values: Vec<Option<String>>) -> String {
-        cursor::encode(&self.model.name, &self.sort, values)
+    /// The cursor that continues after the row with these values of the sort columns, if there can be one.
+    pub fn cursor(&self, values: Vec<Option<String>>) -> Option<String> {
+        let has_place = self.has_place();
+        has_place.then(|| cursor::encode(&self.model.name, &self.sort, values))
+    }
+
+    /// Whether its rows have values of their own that say where a page ends.
+    pub fn has_place(&self) -> bool {
+        !self.sort.is_empty() && self.sort.iter().all(|sort| sort.value().is_some())
+    }
+
+    /// What leads to each embedded read model, within other embeds too.
+    pub fn links(&self) -> Vec<&Link<'m>> {
+        let mut links = Vec::new();
+        for embed in &self.embeds {
+            links.push(&embed.link);
+            links.extend(embed.plan.links());
+        }
+        links
     }
 
     /// Whether an answer's rows are groups of the read model's rows.
@@ -56,21 +99,27 @@ impl Plan<'_> {
 
 /// Checks that every parameter is known: one of the grammar's, or a column. Comes before parsing, so that a misspelt
 /// parameter is not taken for a malformed filter.
-pub fn check_names(parameters: &[Parameter<'_>], model: &ReadModel) -> Result<(), Refusal> {
+pub fn check_names(
+    parameters: &[Parameter<'_>],
+    model: &ReadModel,
+    limits: &Limits,
+) -> Result<(), Refusal> {
+    let embedded = parse::embedded(parameters, limits);
     for parameter in parameters {
         let name = parameter.name.as_str();
         if parse::is_reserved(name) {
             continue;
         }
         let target = Target::read(name)?;
-        if let Some(relation) = target.relations.first() {
-            return Err(output::unrelated(model, relation));
+        // What is asked of an embed is checked with it.
+        if !target.relations.is_empty() {
+            continue;
         }
         let What::Path(path) = target.what else {
             continue;
         };
         let name = path.name.text.as_str();
-        if find(model, name).is_some() {
+        if find(model, name).is_some() || embedded.iter().any(|embed| embed == name) {
             continue;
         }
         let place = Place {
@@ -90,12 +139,13 @@ pub fn check_names(parameters: &[Parameter<'_>], model: &ReadModel) -> Result<()
 /// Checks a query of many rows.
 pub fn rows<'m>(
     model: &'m ReadModel,
+    around: &Around<'m>,
     request: &Request,
     limits: &Limits,
 ) -> Result<Plan<'m>, Refusal> {
-    related(model, request)?;
-    let select = output::outputs(model, request.select.as_deref(), limits)?;
-    let sort = order::order(model, request, &select, limits)?;
+    let embeds = embed::embeds(model, around, request, limits)?;
+    let select = output::outputs(model, request.select.as_deref(), &embeds, limits)?;
+    let sort = order::order(model, request, &select, &embeds, limits)?;
     let is_grouped = select.iter().any(Output::is_aggregate);
     let after = match &request.cursor {
         None => None,
@@ -113,27 +163,37 @@ pub fn rows<'m>(
             )
             .hint("leave offset out"));
         }
+        Some(_) if sort.iter().any(|sort| sort.value().is_none()) => {
+            return Err(Refusal::new(
+                "invalid_cursor",
+                "a cursor continues after a row's own values, and these rows are sorted by embedded ones",
+            )
+            .hint("ask for pages with limit and offset"));
+        }
         Some(text) => Some(cursor::decode(text, &model.name, &sort)?),
     };
+    let mut conditions = condition::conditions(model, &request.filters, &embeds, limits)?;
+    conditions.extend(embeds.iter().filter_map(|embed| embed.required()));
     Ok(Plan {
         model,
-        conditions: condition::conditions(model, &request.filters, limits)?,
+        conditions,
         select,
         sort,
         after,
         limit: request.limit.unwrap_or(limits.rows).min(limits.rows),
         offset: request.offset,
+        embeds,
     })
 }
 
 /// Checks a query of the one row with this key, percent-encoded as it stands in the path.
 pub fn row<'m>(
     model: &'m ReadModel,
+    around: &Around<'m>,
     key: &str,
     request: &Request,
     limits: &Limits,
 ) -> Result<Plan<'m>, Refusal> {
-    related(model, request)?;
     let others = !request.filters.is_empty()
         || !request.order.is_empty()
         || request.limit.is_some()
@@ -149,7 +209,8 @@ pub fn row<'m>(
             model.name
         )));
     }
-    let select = output::outputs(model, request.select.as_deref(), limits)?;
+    let embeds = embed::embeds(model, around, request, limits)?;
+    let select = output::outputs(model, request.select.as_deref(), &embeds, limits)?;
     if select.iter().any(Output::is_aggregate) {
         return Err(Refusal::new(
             "invalid_select",
@@ -157,14 +218,17 @@ pub fn row<'m>(
         )
         .hint(format!("ask /read/{} with a filter", model.name)));
     }
+    let mut conditions = key_conditions(model, key, limits)?;
+    conditions.extend(embeds.iter().filter_map(|embed| embed.required()));
     Ok(Plan {
         model,
-        conditions: key_conditions(model, key, limits)?,
+        conditions,
         select,
         sort: Vec::new(),
         after: None,
         limit: 1,
         offset: 0,
+        embeds,
     })
 }
 
@@ -206,15 +270,6 @@ fn key_conditions<'m>(
         conditions.push(Condition::Compare(key, Comparator::Eq, text));
     }
     Ok(conditions)
-}
-
-/// Refuses what is asked of relations that are not embedded.
-fn related(model: &ReadModel, request: &Request) -> Result<(), Refusal> {
-    let first = request.nested.first();
-    match first.and_then(|nested| nested.relations.first()) {
-        Some(relation) => Err(output::unrelated(model, relation)),
-        None => Ok(()),
-    }
 }
 
 fn twice(code: &'static str, name: &str, place: &Place) -> Refusal {

@@ -17,6 +17,23 @@ use crate::query::{Failure, checkpoint};
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Shared {
+    /// Waits until every one of them is at `position`; `false` when one of them is not within `wait`.
+    pub(super) async fn reach_all(
+        &self,
+        all: &[&Readable],
+        position: i64,
+        wait: Duration,
+    ) -> Result<bool, Stop> {
+        let deadline = Instant::now() + wait;
+        for one in all {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !self.reach(one, position, left).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Waits until the generation's checkpoint is at `position`; `false` when it is not within `wait`.
     pub(super) async fn reach(
         &self,
