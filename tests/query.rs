@@ -1,6 +1,7 @@
 //! Reading read models over HTTP.
 
 mod bench;
+mod embed;
 mod counts;
 mod filters;
 mod formats;

@@ -77,10 +77,11 @@ fn only(word: &str, allowed: &[&str]) {
 }
 
 /// Modules of the flow, in its order, as `lib.rs` has them.
-const FLOW: [&str; 14] = [
+const FLOW: [&str; 15] = [
     "event",
     "store",
     "import",
+    "ingest",
     "source",
     "host",
     "descriptor",

@@ -1,5 +1,6 @@
 //! The HTTP face: one router, composed of one room per concern.
 
+mod admission;
 pub mod admin;
 mod body;
 pub mod console;
@@ -22,6 +23,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tower_service::Service;
 
+use crate::access::Access;
 use crate::config::Config;
 use crate::redis::Redis;
 use admin::Admin;
@@ -42,8 +44,9 @@ pub struct Front {
 
 impl Front {
     /// A closed front.
-    pub fn new(config: &Config, health: Arc<Health>) -> Self {
+    pub fn new(config: &Config, access: Access, health: Arc<Health>) -> Self {
         let guard = Guard::new(
+            access,
             config.listen.ip().is_loopback(),
             config.api.max_requests,
             Duration::from_millis(config.api.request_timeout_ms),

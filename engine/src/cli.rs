@@ -10,6 +10,7 @@ pub mod engine;
 pub mod events;
 pub mod generations;
 pub mod import;
+pub mod ingest;
 pub mod logs;
 pub mod past;
 pub mod redact;
@@ -19,6 +20,7 @@ pub mod restart;
 pub mod serve;
 pub mod settings;
 pub mod status;
+pub mod token;
 pub mod verify;
 
 use std::io;
@@ -68,6 +70,8 @@ enum Command {
     Redact(redact::RedactArgs),
     BackupPlan(backup_plan::BackupPlanArgs),
     Import(import::ImportArgs),
+    Ingest(ingest::IngestArgs),
+    Token(token::TokenArgs),
 }
 
 /// Reads the command line and does what it says. Exit codes: 0 done, 1 failed, 2 the command or the configuration is wrong;
@@ -99,6 +103,8 @@ pub fn run() -> ExitCode {
         Command::Redact(args) => redact::run(&args),
         Command::BackupPlan(args) => serve::block_on(backup_plan::run(args)),
         Command::Import(args) => serve::block_on(import::run(args)),
+        Command::Ingest(args) => serve::block_on(ingest::run(args)),
+        Command::Token(args) => serve::block_on(token::run(args)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,7 +117,12 @@ pub fn run() -> ExitCode {
                 || error.is::<replay::Unusable>()
                 || matches!(
                     error.downcast_ref(),
-                    Some(ServeError::Bind { .. } | ServeError::Database(_) | ServeError::Redis(_))
+                    Some(
+                        ServeError::Bind { .. }
+                            | ServeError::Database(_)
+                            | ServeError::Redis(_)
+                            | ServeError::Access(_)
+                    )
                 );
             ExitCode::from(match is_usage {
                 true => 2,

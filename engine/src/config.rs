@@ -2,6 +2,7 @@
 //!
 //! `gobo.example.toml` documents every key.
 
+mod access;
 mod example;
 mod live;
 mod read;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
+pub use access::{Access, Anonymous, Cors, Jwt, ReadModelSettings, Secret, is_role, usable_secret};
 pub use live::Live;
 pub use read::ConfigError;
 pub use redis::RedisSettings;
@@ -47,6 +49,8 @@ pub struct Config {
     pub generations: Generations,
     /// What HTTP clients may use.
     pub api: Api,
+    /// Who may do what.
+    pub access: Access,
     /// A second cache, and a place for change feeds.
     pub redis: RedisSettings,
     /// The change feed, and those who follow it.
@@ -57,6 +61,9 @@ pub struct Config {
     /// Settings of single projections by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub projections: BTreeMap<String, ProjectionSettings>,
+    /// Settings of single read models by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub read_models: BTreeMap<String, ReadModelSettings>,
 }
 
 /// How log lines look.
@@ -234,10 +241,12 @@ impl Default for Config {
             engine: EngineSettings::default(),
             generations: Generations::default(),
             api: Api::default(),
+            access: Access::default(),
             redis: RedisSettings::default(),
             live: Live::default(),
             sources: BTreeMap::new(),
             projections: BTreeMap::new(),
+            read_models: BTreeMap::new(),
         }
     }
 }

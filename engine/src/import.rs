@@ -19,10 +19,11 @@ use tokio_postgres::Client;
 
 use crate::db::describe;
 use crate::event::{Micros, Position};
-use chunk::{Chunk, Mark, Parser};
+use chunk::Mark;
+pub(crate) use chunk::{Chunk, Known, Parser};
 use input::Lines;
 pub use input::{Input, content_name};
-use writer::Writer;
+pub(crate) use writer::Writer;
 
 /// How many lines are stored together, unless told otherwise.
 pub const DEFAULT_CHUNK: usize = 10_000;

@@ -10,6 +10,7 @@
 pub mod event;
 pub mod store;
 pub mod import;
+pub mod ingest;
 pub mod source;
 pub mod host;
 pub mod descriptor;
@@ -29,6 +30,7 @@ pub mod registry;
 pub mod deploy;
 pub mod generations;
 pub mod ownership;
+pub mod access;
 pub mod api;
 pub mod config;
 pub mod cli;

@@ -49,6 +49,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "0006_feed.sql",
         sql: include_str!("../migrations/0006_feed.sql"),
     },
+    Migration {
+        version: 7,
+        name: "0007_access.sql",
+        sql: include_str!("../migrations/0007_access.sql"),
+    },
 ];
 
 /// Keeps engines that start at once from migrating at once.

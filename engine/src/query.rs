@@ -15,6 +15,7 @@ pub mod past;
 pub mod plan;
 pub mod relations;
 mod rows;
+pub mod rules;
 pub mod scan;
 pub mod sql;
 mod value;

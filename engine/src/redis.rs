@@ -7,14 +7,16 @@
 mod keeper;
 mod url;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind};
 use tokio::sync::{Notify, watch};
 
+pub(crate) use url::client;
 pub use url::masked;
 
 /// After so many commands in a row without an answer in time, nobody asks for a moment.
@@ -71,6 +73,8 @@ struct Shared {
     /// Commands in a row without an answer in time.
     failures: AtomicU32,
     counts: Counts,
+    /// What does not work although the connection does, by who says so.
+    complaints: Mutex<BTreeMap<String, String>>,
 }
 
 /// The connection, or why there is none.
@@ -116,6 +120,7 @@ impl Redis {
                 broken: Notify::new(),
                 failures: AtomicU32::new(0),
                 counts: Counts::default(),
+                complaints: Mutex::default(),
             }),
         })
     }
@@ -167,7 +172,7 @@ impl Redis {
         let counts = &self.shared.counts;
         Observed {
             trouble: match &*self.shared.link.borrow() {
-                Link::Up(_) => None,
+                Link::Up(_) => self.shared.complaints().values().next().cloned(),
                 Link::Down(why) => Some(why.clone()),
             },
             answered: counts.answered.load(Ordering::Relaxed),
@@ -176,11 +181,13 @@ impl Redis {
         }
     }
 
-    /// Waits until there is a connection. Safe to cancel.
-    pub async fn reachable(&self) {
-        let mut link = self.shared.link.subscribe();
-        // The sender lives as long as this handle does.
-        let _ = link.wait_for(|link| matches!(link, Link::Up(_))).await;
+    /// Notes (or takes back, with `None`) that something does not work although the server answers: it counts as trouble.
+    pub fn complain(&self, who: &str, why: Option<String>) {
+        let mut complaints = self.shared.complaints();
+        match why {
+            Some(why) => complaints.insert(who.to_owned(), why),
+            None => complaints.remove(who),
+        };
     }
 
     async fn bounded<T>(
@@ -211,6 +218,13 @@ impl Redis {
 }
 
 impl Shared {
+    fn complaints(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        // Nothing that holds the lock can leave the map half changed.
+        self.complaints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Gives the connection up when it is broken, or when Redis has not answered in time again and again.
     fn failed(&self, trouble: &Trouble) {
         let gone = match trouble {
@@ -240,19 +254,24 @@ impl Shared {
 
 /// What an error of the driver means.
 fn trouble(error: &RedisError) -> Trouble {
-    match error.kind() {
-        // A server that loads its data, or whose scripts run for too long, or that is a replica now, is of no use.
+    match is_away(error) {
+        true => Trouble::Lost(error.to_string()),
+        false => Trouble::Refused(error.to_string()),
+    }
+}
+
+/// Whether an error means that the server is of no use now, and may be later: it is gone, loads its data, is a replica.
+pub(crate) fn is_away(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
         ErrorKind::Server(
             ServerErrorKind::BusyLoading
-            | ServerErrorKind::MasterDown
-            | ServerErrorKind::ReadOnly
-            | ServerErrorKind::ClusterDown,
-        )
-        | ErrorKind::Io
-        | ErrorKind::Parse
-        | ErrorKind::AuthenticationFailed => Trouble::Lost(error.to_string()),
-        _ => Trouble::Refused(error.to_string()),
-    }
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ReadOnly
+                | ServerErrorKind::ClusterDown,
+        ) | ErrorKind::Io
+            | ErrorKind::Parse
+    )
 }
 
 impl std::fmt::Debug for Redis {

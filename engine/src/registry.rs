@@ -174,6 +174,7 @@ struct Shared {
     pool: Pool,
     host: Host,
     catalog: watch::Sender<Arc<Catalog>>,
+    hints: watch::Sender<u64>,
     plugins: Mutex<HashMap<PluginHash, Loaded>>,
     failures: Mutex<HashMap<PluginHash, (Instant, String)>>,
     /// Plugins that are being loaded for the catalogue.
@@ -199,6 +200,7 @@ impl Registry {
                 pool,
                 host,
                 catalog: watch::channel(Arc::default()).0,
+                hints: watch::Sender::default(),
                 plugins: Mutex::default(),
                 failures: Mutex::default(),
                 loading: Mutex::default(),
@@ -212,6 +214,15 @@ impl Registry {
     /// The catalogue, now and whenever it changes.
     pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
         self.shared.catalog.subscribe()
+    }
+
+    /// Changes whenever some node may have changed something in the database that others have to look at.
+    pub fn hints(&self) -> watch::Receiver<u64> {
+        self.shared.hints.subscribe()
+    }
+
+    fn hint(&self) {
+        self.shared.hints.send_modify(|hints| *hints += 1);
     }
 
     /// Checks, compiles and describes a plugin on a thread of its own, or finds it in memory.
@@ -350,6 +361,7 @@ impl Registry {
                 return;
             }
         };
+        self.hint();
         loop {
             // First, because whatever happened before the session listened gave no hint.
             if let Err(error) = self.refresh().await {
@@ -360,7 +372,10 @@ impl Registry {
             tokio::select! {
                 hint = hints.recv() => match hint {
                     None => return,
-                    Some(_) => while hints.try_recv().is_ok() {},
+                    Some(_) => {
+                        while hints.try_recv().is_ok() {}
+                        self.hint();
+                    }
                 },
                 () = self.shared.loaded.notified() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::access::{self, Access};
 use crate::api::admin::Admin;
 use crate::api::health::{Health, Stage};
 use crate::api::openapi::Described;
@@ -64,6 +65,9 @@ pub enum ServeError {
     /// The schema cannot be brought up to date.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
+    /// Access control has no usable keys.
+    #[error(transparent)]
+    Access(#[from] access::Unusable),
     /// Plugins cannot be run on this machine.
     #[error("plugins cannot be run: {0}")]
     Host(String),
@@ -117,6 +121,7 @@ pub async fn serve(
         &bounded(&config.api.request_timeout_ms.to_string()),
     );
     let activity = Activity::default();
+    let access = Access::new(&config, control.clone())?;
     let redis = config.redis.settings();
     let redis = redis.as_ref().map(Redis::new).transpose()?;
     let health = Arc::new(Health::new(
@@ -124,7 +129,7 @@ pub async fn serve(
         activity.clone(),
         redis.clone(),
     ));
-    let front = Front::new(&config, health.clone());
+    let front = Front::new(&config, access.clone(), health.clone());
     let server: JoinHandle<()> = tokio::spawn(server::serve(
         listener,
         front.router(),
@@ -135,6 +140,7 @@ pub async fn serve(
     let outside = Outside {
         database,
         control,
+        access,
         redis,
     };
     let starting = start(
@@ -185,6 +191,7 @@ pub async fn serve(
 struct Outside {
     database: Database,
     control: Pool,
+    access: Access,
     redis: Option<Redis>,
 }
 
@@ -193,6 +200,7 @@ struct Parts {
     config: Arc<Config>,
     database: Database,
     control: Pool,
+    access: Access,
     sources: Sources,
     registry: Registry,
     deployer: Arc<Deployer>,
@@ -214,6 +222,7 @@ async fn start(
     let Outside {
         database,
         control,
+        access,
         redis,
     } = outside;
     migrate_when_there(&database).await?;
@@ -225,7 +234,12 @@ async fn start(
         tracing::warn!(error, "what is deployed cannot be read yet");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+    while let Err(error) = access.load().await {
+        tracing::warn!(error, "tokens cannot be read yet");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     let parts = Parts {
+        access,
         sources: Sources::start(&database, &config),
         deployer: Arc::new(Deployer::new(
             control.clone(),
@@ -278,6 +292,8 @@ impl Parts {
         services.spawn(named("registry", async move {
             registry.run(database, until).await;
         }));
+        let access = self.access.clone().run(self.registry.hints(), shutdown.clone());
+        services.spawn(named("access", access));
         if let Some(redis) = self.redis.clone() {
             services.spawn(named("redis", redis.run(shutdown.clone())));
         }

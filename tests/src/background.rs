@@ -50,6 +50,11 @@ impl Background {
         })
     }
 
+    /// SIGKILL: it ends without being asked.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("kill gobo");
+    }
+
     /// Asks it to end and waits for the end. Returns the exit code.
     pub fn terminate(&mut self) -> i32 {
         self.process.stop().expect("end gobo")

@@ -13,14 +13,17 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
+use super::admission;
 use super::drain::Rest;
 use super::problem::Problem;
+use crate::access::Access;
 
 /// Bytes of the framework's own error texts.
 const LONGEST_TEXT: usize = 4_096;
 
 /// The rules.
 pub struct Guard {
+    access: Access,
     loopback: bool,
     requests: Semaphore,
     timeout: Duration,
@@ -28,8 +31,9 @@ pub struct Guard {
 
 impl Guard {
     /// `loopback`: only requests that name this machine are let in.
-    pub fn new(loopback: bool, max_requests: usize, timeout: Duration) -> Self {
+    pub fn new(access: Access, loopback: bool, max_requests: usize, timeout: Duration) -> Self {
         Self {
+            access,
             loopback,
             requests: Semaphore::new(max_requests),
             timeout,
@@ -49,7 +53,7 @@ async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
     response
 }
 
-async fn answer(guard: &Guard, request: Request, next: Next) -> Response {
+async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
     if guard.loopback
         && let Err(problem) = names_this_machine(request.uri(), request.headers())
     {
@@ -61,6 +65,9 @@ async fn answer(guard: &Guard, request: Request, next: Next) -> Response {
             "the address contains %00: PostgreSQL cannot store U+0000, so nothing has such a name",
         )
         .into_response();
+    }
+    if let Err(problem) = admission::admit(&guard.access, &mut request) {
+        return problem.into_response();
     }
     let Ok(_permit) = guard.requests.try_acquire() else {
         return Problem::unavailable("too many requests at once (api.max_requests)")

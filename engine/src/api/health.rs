@@ -7,12 +7,14 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use deadpool_postgres::Pool;
 use serde_json::{Value, json};
 
+use crate::access::Identity;
 use crate::db::describe_pool;
 use crate::ownership::Activity;
+use crate::query::rules::ADMIN;
 use crate::redis::Redis;
 
 /// How long the database may take to answer a probe.
@@ -98,12 +100,18 @@ async fn live() -> Json<Value> {
     Json(json!({ "status": "live" }))
 }
 
-async fn ready(State(health): State<Arc<Health>>) -> Response {
+async fn ready(
+    State(health): State<Arc<Health>>,
+    identity: Option<Extension<Arc<Identity>>>,
+) -> Response {
+    // Who may not administer the engine learns what is not ready, and not why: the reasons name what is deployed.
+    let tells_why = identity.is_some_and(|Extension(identity)| identity.may(ADMIN));
     let database = health.database().await;
     let stage = health.stage();
     let component = |ok: bool, why: &str| match ok {
         true => json!({ "status": "ok" }),
-        false => json!({ "status": "not ready", "detail": why }),
+        false if tells_why => json!({ "status": "not ready", "detail": why }),
+        false => json!({ "status": "not ready" }),
     };
     let troubles: Vec<String> = health.activity.troubles().into_values().collect();
     let ready = database.is_ok() && stage == Stage::Running && troubles.is_empty();
@@ -127,7 +135,8 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     if let Some(trouble) = redis {
         body["components"]["redis"] = match trouble {
             None => json!({ "status": "ok" }),
-            Some(why) => json!({ "status": "degraded", "detail": why }),
+            Some(why) if tells_why => json!({ "status": "degraded", "detail": why }),
+            Some(_) => json!({ "status": "degraded" }),
         };
     }
     let status = if ready {

@@ -6,7 +6,9 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use ureq::RequestBuilder;
 
+use crate::config::Secret;
 pub use crate::query::scan::encode as encoded;
 
 /// The largest answer that is read.
@@ -23,6 +25,16 @@ pub struct EngineArgs {
         global = true
     )]
     pub url: String,
+    /// A token of `gobo token new`, or a JWT, if the engine asks for one.
+    #[arg(
+        long,
+        env = "GOBO_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        value_parser = |text: &str| Ok::<_, String>(Secret::from(text)),
+        global = true
+    )]
+    pub token: Option<Secret>,
 }
 
 /// A running engine.
@@ -30,6 +42,7 @@ pub struct EngineArgs {
 pub struct Engine {
     agent: ureq::Agent,
     url: String,
+    token: Option<Secret>,
 }
 
 /// The engine cannot answer at present: it is not there, or its database is not.
@@ -52,20 +65,30 @@ impl Engine {
         Self {
             agent: config.into(),
             url: args.url.trim_end_matches('/').to_owned(),
+            token: args.token.clone(),
+        }
+    }
+
+    /// Adds what says who asks.
+    fn signed<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.token {
+            None => request,
+            Some(token) => request.header("authorization", format!("Bearer {}", token.reveal())),
         }
     }
 
     /// Asks for `path`, which begins with a slash and is encoded already.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let answer = self.agent.get(format!("{}{path}", self.url)).call();
+        let request = self.agent.get(format!("{}{path}", self.url));
+        let answer = self.signed(request).call();
         self.read(answer)
     }
 
     /// Posts JSON to `path`.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &str) -> Result<T> {
+        let request = self.agent.post(format!("{}{path}", self.url));
         let answer = self
-            .agent
-            .post(format!("{}{path}", self.url))
+            .signed(request)
             .content_type("application/json")
             .send(body);
         self.read(answer)
@@ -73,9 +96,9 @@ impl Engine {
 
     /// Changes what is at `path` as JSON says.
     pub fn patch<T: DeserializeOwned>(&self, path: &str, body: &str) -> Result<T> {
+        let request = self.agent.patch(format!("{}{path}", self.url));
         let answer = self
-            .agent
-            .patch(format!("{}{path}", self.url))
+            .signed(request)
             .content_type("application/json")
             .send(body);
         self.read(answer)
@@ -83,7 +106,8 @@ impl Engine {
 
     /// Removes what is at `path`.
     pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let answer = self.agent.delete(format!("{}{path}", self.url)).call();
+        let request = self.agent.delete(format!("{}{path}", self.url));
+        let answer = self.signed(request).call();
         self.read(answer)
     }
 
@@ -99,12 +123,14 @@ impl Engine {
             true => self.agent.put(address),
             false => self.agent.post(address),
         };
-        self.read(request.content_type("application/wasm").send(wasm))
+        let request = self.signed(request).content_type("application/wasm");
+        self.read(request.send(wasm))
     }
 
     /// Asks for server-sent events at `path`: their body, as it comes.
     pub fn stream(&self, path: &str) -> Result<impl std::io::Read> {
-        let answer = self.agent.get(format!("{}{path}", self.url)).call();
+        let request = self.agent.get(format!("{}{path}", self.url));
+        let answer = self.signed(request).call();
         Ok(self.successful(answer)?.into_body().into_reader())
     }
 
@@ -147,6 +173,10 @@ impl Engine {
         };
         if let Some(hint) = problem["hint"].as_str() {
             message.push_str(&format!("\n{hint}"));
+        }
+        if status.as_u16() == 401 && self.token.is_none() {
+            message
+                .push_str("\nname a token with --token or GOBO_TOKEN; `gobo token new` makes one");
         }
         match status.as_u16() {
             404 => Err(Absent(message).into()),

@@ -31,10 +31,7 @@ pub struct ServeArgs {
 
 /// Checks the configuration, or serves with it.
 pub fn run(args: ServeArgs) -> Result<()> {
-    // Not every variable of the environment is text; ours are.
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let config = Config::read(args.config.as_deref(), environment)?;
+    let config = Config::read(args.config.as_deref(), environment())?;
     if args.check {
         print!("{}", config.shown());
         return Ok(());
@@ -44,6 +41,12 @@ pub fn run(args: ServeArgs) -> Result<()> {
         let listener = runtime::bind(config.listen).await?;
         serve(config, listener).await
     })
+}
+
+/// The variables of the environment. Not every one is text; ours are.
+pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// Serves until a signal ends it.

@@ -7,8 +7,8 @@ const EXAMPLE: &str = include_str!("../../gobo.example.toml");
 
 /// A key that an environment variable can set.
 pub(super) struct Key {
-    /// Its section; `None` at the top.
-    pub(super) section: Option<String>,
+    /// Its section, from the outermost on; none at the top.
+    pub(super) section: Vec<String>,
     /// Its name.
     pub(super) name: String,
     /// The value in the example: it shows the type.
@@ -21,32 +21,41 @@ pub(super) fn key_of_variable(variable: &str) -> Option<Key> {
         "DATABASE_URL" => "database_url".to_owned(),
         _ => variable.strip_prefix("GOBO_")?.to_lowercase(),
     };
-    keys().into_iter().find(|key| match &key.section {
-        None => key.name == wanted,
-        Some(section) => format!("{section}_{}", key.name) == wanted,
+    keys().into_iter().find(|key| {
+        let parts = key.section.iter().chain([&key.name]);
+        parts.map(String::as_str).collect::<Vec<_>>().join("_") == wanted
     })
 }
 
+/// Tables whose keys are names that the user chooses.
+const NAMED: [&str; 3] = ["sources", "projections", "read_models"];
+
 /// All keys but those below names that the user chooses.
 fn keys() -> Vec<Key> {
-    let example: Table = toml::from_str(EXAMPLE).unwrap_or_default();
+    let mut example: Table = toml::from_str(EXAMPLE).unwrap_or_default();
+    for name in NAMED {
+        example.remove(name);
+    }
     let mut keys = Vec::new();
-    for (name, value) in example {
+    collect(example, &mut Vec::new(), &mut keys);
+    keys
+}
+
+fn collect(table: Table, section: &mut Vec<String>, keys: &mut Vec<Key>) {
+    for (name, value) in table {
         match value {
-            Value::Table(_) if name == "sources" || name == "projections" => {}
-            Value::Table(section) => keys.extend(section.into_iter().map(|(key, example)| Key {
-                section: Some(name.clone()),
-                name: key,
-                example,
-            })),
+            Value::Table(inner) => {
+                section.push(name);
+                collect(inner, section, keys);
+                section.pop();
+            }
             example => keys.push(Key {
-                section: None,
+                section: section.clone(),
                 name,
                 example,
             }),
         }
     }
-    keys
 }
 
 #[cfg(test)]
@@ -56,19 +65,25 @@ mod tests {
     use super::super::Config;
     use super::*;
 
-    /// Every key with its section; tables below user-chosen names count as one.
+    /// Every key with its sections.
     fn paths(table: &Table) -> Vec<String> {
         let mut paths = Vec::new();
         for (name, value) in table {
             match value {
                 Value::Table(section) => {
-                    paths.extend(section.keys().map(|key| format!("{name}.{key}")));
+                    let inner = paths_below(name, section);
+                    paths.extend(inner);
                 }
                 _ => paths.push(name.clone()),
             }
         }
         paths.sort();
         paths
+    }
+
+    fn paths_below(name: &str, section: &Table) -> Vec<String> {
+        let inner = paths(section).into_iter();
+        inner.map(|path| format!("{name}.{path}")).collect()
     }
 
     #[test]
@@ -89,6 +104,11 @@ mod tests {
         config.engine.failures_dir = None;
         config.sources.clear();
         config.projections.clear();
+        config.read_models.clear();
+        config.access.tokens = false;
+        config.access.anonymous = None;
+        config.access.jwt = None;
+        config.access.cors = None;
         assert_eq!(
             Table::try_from(&config).unwrap(),
             Table::try_from(Config::default()).unwrap()

@@ -116,17 +116,21 @@ fn set(table: &mut Table, key: &example::Key, text: &str) -> Result<(), String> 
                 .parse()
                 .map_err(|_| format!("\"{text}\" is neither true nor false"))?,
         ),
+        Value::Array(_) => {
+            let parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
+            Value::Array(parts.map(|part| Value::String(part.to_owned())).collect())
+        }
         _ => Value::String(text.to_owned()),
     };
-    let section = match &key.section {
-        None => table,
-        Some(section) => table
+    let mut inner = table;
+    for section in &key.section {
+        inner = inner
             .entry(section.clone())
             .or_insert_with(|| Value::Table(Table::new()))
             .as_table_mut()
-            .ok_or_else(|| format!("{section} is no section"))?,
-    };
-    section.insert(key.name.clone(), value);
+            .ok_or_else(|| format!("{section} is no section"))?;
+    }
+    inner.insert(key.name.clone(), value);
     Ok(())
 }
 
@@ -193,6 +197,25 @@ mod tests {
         assert!(config.engine.synchronous_commit);
         assert_eq!(config.listen.port(), 1);
         assert_eq!(config.database.url, "postgresql:///ours");
+    }
+
+    #[test]
+    fn the_environment_reaches_sections_within_sections_and_lists() {
+        let config = parse(
+            URL,
+            &[
+                ("GOBO_ACCESS_JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+                (
+                    "GOBO_ACCESS_CORS_ORIGINS",
+                    "https://a.example, https://b.example",
+                ),
+                ("GOBO_ACCESS_TOKENS", "true"),
+            ],
+        )
+        .unwrap();
+        assert!(config.access.tokens && config.access.jwt.is_some());
+        let cors = config.access.cors.unwrap();
+        assert_eq!(cors.origins, ["https://a.example", "https://b.example"]);
     }
 
     #[test]

@@ -16,16 +16,6 @@ impl Config {
                  for example postgresql://user@localhost/database",
             );
         }
-        if !self.listen.ip().is_loopback() {
-            return refuse(
-                "listen",
-                format!(
-                    "{} can be reached from other machines, which needs access control, and that is not built yet: \
-                     listen on 127.0.0.1 and put a proxy that authenticates in front",
-                    self.listen
-                ),
-            );
-        }
         self.log
             .parse::<tracing_subscriber::EnvFilter>()
             .map_err(|error| ConfigError::Value {
@@ -35,7 +25,8 @@ impl Config {
         self.check_read_schema()?;
         self.check_numbers()?;
         self.check_redis()?;
-        self.check_names()
+        self.check_names()?;
+        self.check_access()
     }
 
     fn check_read_schema(&self) -> Result<(), ConfigError> {

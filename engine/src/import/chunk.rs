@@ -22,7 +22,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x1a26_38b5_6c51_5874_87df_5351_d8dd_b43
 
 /// Consecutive lines that are stored together or not at all.
 #[derive(Debug, Default)]
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     /// One tuple after the other; the versions are still to be filled in.
     pub(super) tuples: Vec<u8>,
     pub(super) records: Vec<Record>,
@@ -31,6 +31,9 @@ pub(super) struct Chunk {
     /// How far the input has been read at the end of this chunk.
     pub(super) end: Mark,
 }
+
+/// The streams of a chunk that is being made, by their names.
+pub(crate) type Known<'a> = HashMap<Cow<'a, str>, usize>;
 
 /// A place in the decompressed input.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -88,7 +91,7 @@ struct Line<'a> {
 
 /// Makes chunks out of text.
 #[derive(Debug)]
-pub(super) struct Parser {
+pub(crate) struct Parser {
     /// Of the event ids that are made here.
     namespace: Uuid,
     /// When events happened whose lines do not say.
@@ -96,7 +99,7 @@ pub(super) struct Parser {
 }
 
 impl Parser {
-    pub(super) fn new(import: &str, now: Micros) -> Self {
+    pub(crate) fn new(import: &str, now: Micros) -> Self {
         Self {
             namespace: Uuid::new_v5(&NAMESPACE, import.as_bytes()),
             now,
@@ -109,13 +112,13 @@ impl Parser {
             tuples: Vec::with_capacity(text.len()),
             ..Chunk::default()
         };
-        let mut known: HashMap<Cow<'_, str>, usize> = HashMap::new();
+        let mut known = Known::new();
         for (number, line) in (first..).zip(text.split_inclusive(|&byte| byte == b'\n')) {
             let line = line.trim_ascii();
             if line.is_empty() {
                 continue;
             }
-            self.line(&mut chunk, &mut known, line, number)
+            self.line(&mut chunk, &mut known, line, number, None)
                 .map_err(|reason| ImportError::Line {
                     line: number,
                     reason,
@@ -124,12 +127,14 @@ impl Parser {
         Ok(chunk)
     }
 
-    fn line<'a>(
+    /// Adds one line to a chunk; one that is refused changes nothing. `moment` is when its event happened if it does not say.
+    pub(crate) fn line<'a>(
         &self,
         chunk: &mut Chunk,
-        known: &mut HashMap<Cow<'a, str>, usize>,
+        known: &mut Known<'a>,
         line: &'a [u8],
         number: u64,
+        moment: Option<Micros>,
     ) -> Result<(), String> {
         // The parser would take an array as well.
         if line.first() != Some(&b'{') {
@@ -138,7 +143,7 @@ impl Parser {
         let line: Line<'a> = serde_json::from_slice(line).map_err(|error| not_a_record(&error))?;
         check(&line)?;
         let occurred_at = match &line.occurred_at {
-            None => None,
+            None => moment,
             Some(text) => Some(moment::parse(text).ok_or_else(|| {
                 format!("occurred_at {text:?} is not a moment such as 2026-01-31T12:00:00.5Z")
             })?),

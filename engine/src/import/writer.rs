@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::SinkExt;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement, Transaction};
 
 use super::chunk::{COLUMNS, Chunk, Mark};
@@ -41,9 +42,10 @@ enum Care {
 
 /// Stores the chunks of one import, in order.
 #[derive(Debug)]
-pub(super) struct Writer<'c> {
+pub(crate) struct Writer<'c> {
     client: &'c mut Client,
-    name: String,
+    /// The import's name, if its progress is kept.
+    name: Option<String>,
     statements: Statements,
     /// The last versions of streams that this import wrote to. They can be outdated, then only too low.
     versions: HashMap<String, i64>,
@@ -62,12 +64,33 @@ struct Statements {
     copy: Statement,
 }
 
+impl Statements {
+    async fn prepare(client: &Client) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            lock_streams: client.prepare(include_str!("sql/lock_streams.sql")).await?,
+            versions: client.prepare(include_str!("sql/versions.sql")).await?,
+            stored: present::Statements {
+                present: client.prepare(include_str!("sql/present.sql")).await?,
+                same: client.prepare(include_str!("sql/same.sql")).await?,
+            },
+            record: client.prepare(include_str!("sql/record.sql")).await?,
+            copy: client
+                .prepare(&format!(
+                    "copy gobo.events ({COLUMNS}) from stdin (format binary)"
+                ))
+                .await?,
+        })
+    }
+}
+
 /// What became of a chunk.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(crate) struct Stored {
     pub(super) end: Mark,
-    pub(super) stored: u64,
-    pub(super) present: u64,
+    /// Events that are stored now.
+    pub(crate) stored: u64,
+    /// Events that were stored before, with the same content.
+    pub(crate) present: u64,
 }
 
 impl<'c> Writer<'c> {
@@ -76,13 +99,7 @@ impl<'c> Writer<'c> {
         client: &'c mut Client,
         name: &str,
     ) -> Result<(Self, Mark), ImportError> {
-        // The plans stay those for a large table, though it may be empty when they are made.
-        client
-            .batch_execute(
-                "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
-                 set plan_cache_mode = force_generic_plan",
-            )
-            .await?;
+        pin_plans(client).await?;
         take_name(client, name).await?;
         let sql =
             "select (extract(epoch from clock_timestamp()) * 1000000)::int8 - 946684800000000";
@@ -98,23 +115,10 @@ impl<'c> Writer<'c> {
                 prefix: row.get::<_, &[u8]>(2).try_into().unwrap_or_default(),
             },
         };
-        let statements = Statements {
-            lock_streams: client.prepare(include_str!("sql/lock_streams.sql")).await?,
-            versions: client.prepare(include_str!("sql/versions.sql")).await?,
-            stored: present::Statements {
-                present: client.prepare(include_str!("sql/present.sql")).await?,
-                same: client.prepare(include_str!("sql/same.sql")).await?,
-            },
-            record: client.prepare(include_str!("sql/record.sql")).await?,
-            copy: client
-                .prepare(&format!(
-                    "copy gobo.events ({COLUMNS}) from stdin (format binary)"
-                ))
-                .await?,
-        };
+        let statements = Statements::prepare(client).await?;
         let writer = Self {
             client,
-            name: name.to_owned(),
+            name: Some(name.to_owned()),
             statements,
             versions: HashMap::new(),
             care: Care::Assuming,
@@ -123,6 +127,23 @@ impl<'c> Writer<'c> {
             timing: Timing::default(),
         };
         Ok((writer, done))
+    }
+
+    /// A writer that keeps no progress: whoever reads the events knows which ones are stored, or asks again.
+    pub(crate) async fn untracked(client: &'c mut Client) -> Result<Self, tokio_postgres::Error> {
+        pin_plans(client).await?;
+        let statements = Statements::prepare(client).await?;
+        Ok(Self {
+            client,
+            name: None,
+            statements,
+            versions: HashMap::new(),
+            // Events that are there already are nothing unusual, and others write to the same streams.
+            care: Care::LookingUp,
+            now: 0,
+            last_position: 0,
+            timing: Timing::default(),
+        })
     }
 
     /// The server's time when the import began.
@@ -139,13 +160,13 @@ impl<'c> Writer<'c> {
     }
 
     /// Stores one chunk, all or none.
-    pub(super) async fn store(&mut self, mut chunk: Chunk) -> Result<Stored, ImportError> {
+    pub(crate) async fn store(&mut self, mut chunk: Chunk) -> Result<Stored, ImportError> {
         for _ in 1..=ATTEMPTS {
             let failure = match self.try_store(&mut chunk).await {
                 Ok(stored) => {
                     self.care = match self.care {
                         Care::Locking => Care::Locking,
-                        _ if stored.present > 0 => Care::LookingUp,
+                        _ if stored.present > 0 || self.name.is_none() => Care::LookingUp,
                         _ => Care::Assuming,
                     };
                     return Ok(stored);
@@ -209,17 +230,21 @@ impl<'c> Writer<'c> {
         let copying = Instant::now();
         let stored = copy(&transaction, statements, chunk, &present).await?;
         let copied = copying.elapsed();
-        let (bytes, lines) = (signed(chunk.end.bytes), signed(chunk.end.lines));
-        let prefix = chunk.end.prefix.as_slice();
-        let row = transaction
-            .query_one(
-                &statements.record,
-                &[&self.name, &bytes, &lines, &prefix, &(stored > 0)],
-            )
-            .await?;
+        let record = match &self.name {
+            None => None,
+            Some(name) => {
+                let (bytes, lines) = (signed(chunk.end.bytes), signed(chunk.end.lines));
+                let prefix = chunk.end.prefix.as_slice();
+                let values: [&(dyn ToSql + Sync); 5] =
+                    [name, &bytes, &lines, &prefix, &(stored > 0)];
+                Some(transaction.query_one(&statements.record, &values).await?)
+            }
+        };
         transaction.commit().await?;
 
-        self.last_position = row.get(0);
+        if let Some(record) = record {
+            self.last_position = record.get(0);
+        }
         if self.versions.len() > REMEMBERED_STREAMS {
             self.versions.clear();
         }
@@ -234,6 +259,13 @@ impl<'c> Writer<'c> {
             present: present.len() as u64,
         })
     }
+}
+
+/// The plans stay those for a large table, though it may be empty when they are made.
+async fn pin_plans(client: &Client) -> Result<(), tokio_postgres::Error> {
+    let settings = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
+                    set plan_cache_mode = force_generic_plan";
+    client.batch_execute(settings).await
 }
 
 /// Locks the import's name until the end of the session. Waits a moment: the session of a run that has just ended may

@@ -65,9 +65,12 @@ pub struct Plan<'m> {
 }
 
 impl<'m> Plan<'m> {
-    /// The names of an answer's columns.
+    /// The names of an answer's members.
     pub fn columns(&self) -> Vec<&str> {
-        self.select.iter().map(|o| o.name.as_str()).collect()
+        self.select
+            .iter()
+            .map(|output| output.name.as_str())
+            .collect()
     }
 
     /// The cursor that continues after the row with these values of the sort columns, if there can be one.

@@ -94,7 +94,11 @@ pub fn rows(plan: &Plan<'_>, target: Target<'_>, shape: Shape) -> Statement {
     let total = builder.total(plan, target, shape.count);
     let limit = plan.limit;
     let most = target.answer_bytes;
-    let body = builder.body(shape.lines, &plan.columns(), &format!("n <= {limit}"));
+    let body = shape.lines.body(
+        &plan.columns(),
+        &format!("n <= {limit}"),
+        &mut builder.parameters,
+    );
     let text = format!(
         "select {fresh}, page.count, page.bytes, page.body, page.last, {total} as total from {from}
 cross join (

@@ -8,7 +8,7 @@ use super::Unusable;
 const FORMS: &str = "it is redis://[user:password@]host[:port][/database], rediss://... with TLS, or redis+unix:///path/to/socket";
 
 /// Reads the address; connects to nothing.
-pub(super) fn client(url: &str) -> Result<Client, Unusable> {
+pub(crate) fn client(url: &str) -> Result<Client, Unusable> {
     let info = url
         .into_connection_info()
         .map_err(|error| Unusable(format!("{}: {error}; {FORMS}", masked(url))))?;

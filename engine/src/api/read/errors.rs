@@ -15,7 +15,7 @@ use crate::db::Cause;
 use crate::query::{Failure, Limits, Refusal, nearest};
 
 /// Our word, PostgREST's code, PostgREST's status. What PostgREST does not know keeps its word and its status.
-const TABLE: [(&str, &str, u16); 34] = [
+const TABLE: [(&str, &str, u16); 41] = [
     // The query string.
     ("invalid_select", "PGRST100", 400),
     ("invalid_filter", "PGRST100", 400),
@@ -32,6 +32,7 @@ const TABLE: [(&str, &str, u16); 34] = [
     ("duplicate_parameter", "PGRST100", 400),
     ("unsupported_parameter", "PGRST100", 400),
     ("query_too_large", "PGRST100", 400),
+    ("unknown_function", "PGRST100", 400),
     // Headers.
     ("range_not_satisfiable", "PGRST103", 416),
     ("unknown_schema", "PGRST106", 406),
@@ -49,6 +50,13 @@ const TABLE: [(&str, &str, u16); 34] = [
     ("not_supported", "PGRST127", 400),
     ("not_related", "PGRST200", 400),
     ("ambiguous_relation", "PGRST201", 300),
+    // Types. PostgREST answers 42883 with 404, as if there were no such resource.
+    ("unfit_operator", "42883", 400),
+    ("unfit_function", "42883", 400),
+    ("invalid_path", "42883", 400),
+    ("invalid_cast", "42846", 400),
+    ("unknown_type", "42704", 400),
+    ("unknown_configuration", "42704", 400),
     // Values and the database.
     ("invalid_value", "22P02", 400),
     ("statement_timeout", "57014", 500),

@@ -113,7 +113,12 @@ async fn a_handler_that_panics_is_answered_with_a_problem_and_harms_nobody_else(
     async fn broken() -> &'static str {
         panic!("on purpose")
     }
-    let guard = Guard::new(true, 1, Duration::from_secs(60));
+    let guard = Guard::new(
+        crate::access::Access::open(),
+        true,
+        1,
+        Duration::from_secs(60),
+    );
     let router = router().route("/broken", get(broken));
     let running = Running::start(guard::guarded(router, Arc::new(guard)), 1).await;
     // Twice: neither the one place among the connections nor that among the requests is lost.

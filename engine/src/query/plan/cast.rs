@@ -52,7 +52,7 @@ pub(super) fn find(name: &Name) -> Result<ColumnType, Refusal> {
         let names = || ALL.map(Scalar::name).into_iter();
         let known = names().chain(SYNONYMS.map(|entry| entry.0));
         let refusal = Refusal::new(
-            "invalid_cast",
+            "unknown_type",
             format!("there is no type \"{shown}\" to cast to"),
         );
         refusal.at(&name.place).hint(match nearest(base, known) {

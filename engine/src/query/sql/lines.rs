@@ -1,6 +1,6 @@
 //! How a row is written, and how rows are put together.
 
-use super::{Builder, TEXT};
+use super::{Bound, Builder, TEXT};
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,19 +14,19 @@ pub enum Lines {
     Csv,
 }
 
-impl Builder {
-    /// A row as a line: members are given by name and SQL value.
-    pub(super) fn line<'n>(
-        &mut self,
-        lines: Lines,
-        members: impl Iterator<Item = (&'n str, String)>,
-    ) -> String {
-        match lines {
-            Lines::Json => self.object(members),
-            Lines::Stripped => format!("json_strip_nulls({}::json)::text", self.object(members)),
+impl Lines {
+    /// The line of a row with these members, given by name and SQL value.
+    pub(super) fn line(self, builder: &mut Builder, members: Vec<(&str, String)>) -> String {
+        match self {
+            Lines::Json => builder.object(members),
+            Lines::Stripped => {
+                let object = builder.object(members);
+                format!("json_strip_nulls({object}::json)::text")
+            }
             Lines::Csv => {
                 // Unlike a cast, concat writes a value as PostgreSQL shows it: a bool as t or f.
                 let fields: Vec<String> = members
+                    .iter()
                     .map(|(_, value)| {
                         format!("case when {value} is not null then concat({value}) end")
                     })
@@ -41,17 +41,27 @@ impl Builder {
         }
     }
 
-    /// The lines that fulfil `condition`, in the order of `n`, as one text.
-    pub(super) fn body(&mut self, lines: Lines, columns: &[&str], condition: &str) -> String {
-        if lines != Lines::Csv {
+    /// All lines that fulfil `condition`, in the order of `n`, as one text.
+    pub(super) fn body(
+        self,
+        columns: &[&str],
+        condition: &str,
+        parameters: &mut Vec<Bound>,
+    ) -> String {
+        if self != Lines::Csv {
             return format!(
                 "'[' || coalesce(string_agg(line, ',' order by n) filter (where {condition}), '') || ']'"
             );
         }
         // Names may be the reader's own words.
-        let head = self.bind("select", TEXT, head(columns));
+        parameters.push(Bound {
+            column: "select".to_owned(),
+            oid: TEXT,
+            text: Some(head(columns)),
+        });
         format!(
-            "{head} || coalesce(string_agg(E'\\n' || line, '' order by n) filter (where {condition}), '')"
+            "${} || coalesce(string_agg(E'\\n' || line, '' order by n) filter (where {condition}), '')",
+            parameters.len()
         )
     }
 }

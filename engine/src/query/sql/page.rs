@@ -58,10 +58,9 @@ impl Builder {
             })
             .collect();
         let names = plan.select.iter().enumerate();
-        let line = self.line(
-            lines,
-            names.map(|(n, output)| (output.name.as_str(), inner(n))),
-        );
+        let members = names.map(|(n, output)| (output.name.as_str(), inner(n)));
+        let line = lines.line(self, members.collect());
+        // Groups have no cursor.
         let places: Vec<String> = match plan.has_place() {
             false => Vec::new(),
             true => sorted
@@ -89,21 +88,22 @@ impl Builder {
         )
     }
 
-    /// All rows or groups of a query, on whichever page, as something to count.
+    /// All rows of an answer, pages aside: a `from` clause.
     pub(super) fn all_rows(&mut self, plan: &Plan<'_>, target: Target<'_>) -> String {
-        let shown = match plan.is_grouped() {
-            false => "1".to_owned(),
-            true => {
-                let outputs = plan.select.iter();
-                let shown: Vec<_> = outputs.map(|o| self.source(ROW, &o.source)).collect();
-                shown.join(", ")
-            }
-        };
         let matching = self.matching(plan, target);
-        format!("select {shown} {matching}{}", group_by(plan))
+        if !plan.is_grouped() {
+            return matching;
+        }
+        let outputs: Vec<String> = plan
+            .select
+            .iter()
+            .map(|output| self.source(ROW, &output.source))
+            .collect();
+        let (outputs, grouped) = (outputs.join(", "), group_by(plan));
+        format!("from (select {outputs} {matching}{grouped}) as groups")
     }
 
-    /// The rows that match the conditions, on whichever page: `from` and `where`, with the table alias [`ROW`].
+    /// The read model's rows that match the conditions: `from` and `where`, with the table alias [`ROW`].
     fn matching(&mut self, plan: &Plan<'_>, target: Target<'_>) -> String {
         format!(
             "from {}.{} {ROW} where {}",

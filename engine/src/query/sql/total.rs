@@ -26,15 +26,12 @@ impl Builder {
     ) -> String {
         match count {
             None | Some(Count::Planned) => "null::bigint".to_owned(),
-            Some(Count::Exact) => {
-                let all = self.all_rows(plan, target);
-                format!("(select count(*) from ({all}) as counted)")
-            }
-            Some(Count::Estimated { above }) => {
-                let all = self.all_rows(plan, target);
-                let most = above.saturating_add(1);
-                format!("(select count(*) from ({all} limit {most}) as counted)")
-            }
+            Some(Count::Exact) => format!("(select count(*) {})", self.all_rows(plan, target)),
+            Some(Count::Estimated { above }) => format!(
+                "(select count(*) from (select 1 {} limit {}) as counted)",
+                self.all_rows(plan, target),
+                above.saturating_add(1),
+            ),
         }
     }
 }
@@ -46,7 +43,7 @@ pub fn planned(plan: &Plan<'_>, target: Target<'_>) -> Statement {
     };
     let rows = builder.all_rows(plan, target);
     Statement {
-        text: format!("explain (format json) {rows}"),
+        text: format!("explain (format json) select 1 {rows}"),
         parameters: builder.parameters,
     }
 }

@@ -1,0 +1,256 @@
+//! Who may do what: a request's credentials -> an [`Identity`] with roles and claims.
+//!
+//! Credentials are tokens, of which the database keeps hashes, or JSON Web Tokens, which are checked with keys from files.
+//! Neither costs a query: nodes have all tokens in memory, so guessing them does not burden the database.
+
+mod credential;
+pub mod jwt;
+mod limit;
+pub mod tokens;
+mod verify;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use deadpool_postgres::Pool;
+use tokio::sync::watch;
+
+use crate::config::{Anonymous, Config, ReadModelSettings};
+use crate::query::rules::{ADMIN, Restriction, Rule, Rules, Viewer};
+use crate::shutdown::Shutdown;
+pub use credential::{Credential, Malformed};
+use jwt::Jwts;
+use limit::Limiter;
+use tokens::Tokens;
+
+/// May read what does not say otherwise.
+pub const READ: &str = "read";
+/// May append events, and read streams.
+pub const APPEND: &str = "append";
+
+/// How often keys in files are looked at, and what is kept of identities is tidied.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Identity {
+    /// A stable name: of a token, or of whom a JWT is about.
+    pub name: String,
+    /// Roles and claims.
+    pub viewer: Viewer,
+    /// When it ends to count, by this machine's clock.
+    pub until: Option<SystemTime>,
+}
+
+impl Identity {
+    /// Whoever asks where access is not controlled: may do everything.
+    pub fn anybody() -> Self {
+        Self::anonymous([ADMIN])
+    }
+
+    fn anonymous<const N: usize>(roles: [&str; N]) -> Self {
+        Self {
+            name: "anonymous".to_owned(),
+            viewer: Viewer {
+                roles: roles.map(str::to_owned).into(),
+                claims: Default::default(),
+            },
+            until: None,
+        }
+    }
+
+    /// Whether they may do what `role` may. An administrator may do everything.
+    pub fn may(&self, role: &str) -> bool {
+        self.viewer.roles.contains(role) || self.viewer.roles.contains(ADMIN)
+    }
+}
+
+/// Why somebody is not let in. The texts tell nothing that an attacker could use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Nothing says who it is.
+    #[error("the request does not say who it is from")]
+    Missing,
+    /// What says it cannot be read.
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    /// No such token, or not any more.
+    #[error("the token is unknown, revoked or expired")]
+    UnknownToken,
+    /// A kind of token that is not in use here.
+    #[error("{0}")]
+    Unwanted(&'static str),
+    /// A JWT that does not count.
+    #[error("{0}")]
+    Jwt(#[from] jwt::Invalid),
+    /// What is known of tokens is too old to be relied on.
+    #[error("tokens cannot be checked now: the database does not answer")]
+    Unknowable,
+}
+
+/// Access control. Clones are the same.
+#[derive(Clone)]
+pub struct Access {
+    control: Option<Arc<Control>>,
+    rules: Arc<Rules>,
+    open_metrics: bool,
+}
+
+struct Control {
+    tokens: Option<Tokens>,
+    jwts: Option<Jwts>,
+    anonymous: Option<Arc<Identity>>,
+    limiter: Option<Limiter>,
+}
+
+/// Access control that cannot be set up. The text names the file and the fix.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {}: {why}", file.display())]
+pub struct Unusable {
+    /// The configuration's key.
+    pub key: &'static str,
+    /// The file that it names.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl Access {
+    /// Everybody may do everything.
+    pub fn open() -> Self {
+        Self {
+            control: None,
+            rules: Arc::default(),
+            open_metrics: false,
+        }
+    }
+
+    /// Reads keys. `pool` is where tokens are.
+    pub fn new(config: &Config, pool: Pool) -> Result<Self, Unusable> {
+        let access = &config.access;
+        let control = match access.is_on() {
+            false => None,
+            true => Some(Arc::new(Control {
+                tokens: access.tokens.then(|| Tokens::new(pool)),
+                jwts: access.jwt.clone().map(Jwts::new).transpose()?,
+                anonymous: access
+                    .anonymous
+                    .map(|Anonymous::Read| Arc::new(Identity::anonymous([READ]))),
+                limiter: Limiter::new(access.requests_per_second, access.burst),
+            })),
+        };
+        Ok(Self {
+            control,
+            rules: Arc::new(rules(&access.readers, &config.read_models)),
+            open_metrics: access.open_metrics,
+        })
+    }
+
+    /// Whether requests have to say who they are from.
+    pub fn is_on(&self) -> bool {
+        self.control.is_some()
+    }
+
+    /// Whether `/metrics` is there for everybody.
+    pub fn has_open_metrics(&self) -> bool {
+        self.open_metrics
+    }
+
+    /// Who may read which read models, and which of their rows.
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
+    /// Who it is.
+    pub fn identify(&self, credential: Option<&Credential>) -> Result<Arc<Identity>, Denied> {
+        let Some(control) = &self.control else {
+            return Ok(Arc::new(Identity::anybody()));
+        };
+        let Some(credential) = credential else {
+            return control.anonymous.clone().ok_or(Denied::Missing);
+        };
+        match (&control.tokens, &control.jwts) {
+            (Some(tokens), _) if credential.is_token() => tokens.find(credential.text()),
+            (_, Some(jwts)) if !credential.is_token() => {
+                Ok(Arc::new(jwts.verify(credential.text())?))
+            }
+            (None, _) => Err(Denied::Unwanted(
+                "a JSON Web Token is expected: tokens are not in use here",
+            )),
+            (_, None) => Err(Denied::Unwanted("this is no token of `gobo token new`")),
+            (Some(_), Some(_)) => Err(Denied::UnknownToken),
+        }
+    }
+
+    /// Counts a request of somebody. Fails with the time to wait when there were too many.
+    pub fn admit(&self, identity: &Identity) -> Result<(), Duration> {
+        let control = self.control.as_ref();
+        match control.and_then(|control| control.limiter.as_ref()) {
+            Some(limiter) => limiter.admit(&identity.name),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the tokens for the first time, once the schema is there.
+    pub async fn load(&self) -> Result<(), String> {
+        let tokens = self.control.as_ref().and_then(|c| c.tokens.as_ref());
+        let Some(tokens) = tokens else {
+            return Ok(());
+        };
+        if tokens.refresh().await? == 0 {
+            tracing::warn!(
+                "there are no tokens yet, so nobody is let in by one: gobo token new --name me --role admin"
+            );
+        }
+        Ok(())
+    }
+
+    /// Keeps keys and tokens current until shutdown; `hints` change when there may be other tokens.
+    pub async fn run(self, mut hints: watch::Receiver<u64>, mut shutdown: Shutdown) {
+        let Some(control) = self.control else {
+            return shutdown.requested().await;
+        };
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => return,
+                changed = hints.changed() => if changed.is_err() {
+                    // The registry has ended, and so does the engine.
+                    return shutdown.requested().await;
+                },
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if let Some(tokens) = &control.tokens
+                && let Err(error) = tokens.refresh().await
+            {
+                tracing::warn!(error, "tokens cannot be read now");
+            }
+            if let Some(jwts) = &control.jwts {
+                jwts.reload();
+            }
+            if let Some(limiter) = &control.limiter {
+                limiter.tidy();
+            }
+        }
+    }
+}
+
+/// The rules that are configured. What cannot be read was refused with the configuration.
+fn rules(
+    readers: &[String],
+    read_models: &std::collections::BTreeMap<String, ReadModelSettings>,
+) -> Rules {
+    let set = |roles: &[String]| -> BTreeSet<String> { roles.iter().cloned().collect() };
+    let restriction = |settings: &ReadModelSettings| Restriction {
+        readers: settings.readers.as_deref().map(set),
+        rows: settings.rows.as_deref().map(Rule::parse_or_nobody),
+    };
+    Rules {
+        readers: set(readers),
+        restrictions: read_models
+            .iter()
+            .map(|(name, settings)| (name.clone(), restriction(settings)))
+            .collect(),
+    }
+}

@@ -1,0 +1,385 @@
+//! JSON Web Tokens: HS256, RS256 and ES256, checked with keys that the configuration names.
+//!
+//! A key counts for one algorithm, which is the key's and never the token's choice; nothing that a token brings along (`jwk`,
+//! `jku`, `x5c`) is looked at, and one that asks to be understood (`crit`) is refused.
+
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, DecodingKeyKind, Header, Validation, decode, decode_header,
+};
+use serde_json::Value;
+
+use super::{Identity, Unusable, verify};
+use crate::config::{Jwt, usable_secret};
+use crate::query::rules::{Claims, Viewer};
+
+/// Bytes of a file with keys.
+const FILE_BYTES: u64 = 1 << 20;
+/// Keys in one file.
+const MOST_KEYS: usize = 100;
+/// Roles of one JWT.
+const MOST_ROLES: usize = 100;
+
+/// Why a JWT does not count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// It is none.
+    #[error(
+        "the JWT cannot be read: it is malformed, or its algorithm is not one of HS256, RS256 and ES256"
+    )]
+    Unreadable,
+    /// It is a JWT for something else.
+    #[error("the JWT's header asks for what is not done here: {0}")]
+    Header(&'static str),
+    /// Nobody whom the configuration trusts has signed it.
+    #[error("the JWT is not signed with a key that counts here")]
+    Signature,
+    /// Its time is over.
+    #[error("the JWT has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("the JWT is not valid yet")]
+    NotYet,
+    /// It is meant for somebody else.
+    #[error("the JWT is for another audience")]
+    Audience,
+    /// It is somebody else's.
+    #[error("the JWT is of another issuer")]
+    Issuer,
+    /// A claim is missing or has the wrong type.
+    #[error("the JWT has no usable claim {0}")]
+    Claim(String),
+}
+
+/// Verifies JWTs.
+pub(super) struct Jwts {
+    config: Jwt,
+    keys: RwLock<Arc<Vec<Key>>>,
+    seen: Mutex<Vec<Option<Stamp>>>,
+}
+
+struct Key {
+    id: Option<String>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+/// What changes with a file.
+#[derive(Clone, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+}
+
+impl Stamp {
+    fn of(file: &Path) -> Option<Self> {
+        let of = |metadata: Metadata| Stamp {
+            modified: metadata.modified().ok(),
+            length: metadata.len(),
+        };
+        std::fs::metadata(file).ok().map(of)
+    }
+}
+
+impl Jwts {
+    /// Reads the keys.
+    pub(super) fn new(config: Jwt) -> Result<Self, Unusable> {
+        verify::install();
+        let seen = stamps(&config);
+        Ok(Self {
+            keys: RwLock::new(Arc::new(keys(&config)?)),
+            seen: Mutex::new(seen),
+            config,
+        })
+    }
+
+    /// Reads the keys again if a file has changed. While it cannot be read, those that were there count.
+    pub(super) fn reload(&self) {
+        let now = stamps(&self.config);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == now {
+            return;
+        }
+        *seen = now;
+        match keys(&self.config) {
+            Ok(keys) => {
+                tracing::info!(keys = keys.len(), "the keys of JWTs were read again");
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the keys of JWTs have changed and cannot be used; the former ones go on counting");
+            }
+        }
+    }
+
+    /// Who somebody is, as a JWT says.
+    pub(super) fn verify(&self, token: &str) -> Result<Identity, Invalid> {
+        let header = decode_header(token).map_err(|_| Invalid::Unreadable)?;
+        check(&header)?;
+        let keys = self
+            .keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let candidates = keys.iter().filter(|key| {
+            let may_be = key.id.is_none() || header.kid.is_none() || key.id == header.kid;
+            key.algorithm == header.alg && may_be
+        });
+        for key in candidates {
+            match decode::<Claims>(token, &key.key, &self.validation(key.algorithm)) {
+                Ok(decoded) => return self.identity(decoded.claims),
+                Err(error) => match invalid(error.into_kind()) {
+                    Invalid::Signature => {}
+                    other => return Err(other),
+                },
+            }
+        }
+        Err(Invalid::Signature)
+    }
+
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = self.config.leeway_seconds;
+        validation.validate_nbf = true;
+        let mut required = vec!["exp"];
+        if let Some(issuer) = &self.config.issuer {
+            validation.set_issuer(&[issuer]);
+            required.push("iss");
+        }
+        // Without one configured, a JWT that names an audience is for somebody else.
+        if let Some(audience) = &self.config.audience {
+            validation.set_audience(&[audience]);
+            required.push("aud");
+        }
+        validation.set_required_spec_claims(&required);
+        validation
+    }
+
+    fn identity(&self, claims: Claims) -> Result<Identity, Invalid> {
+        let text = |name: &str| claims.get(name).and_then(Value::as_str);
+        let (subject, issuer) = (text("sub").unwrap_or("-"), text("iss").unwrap_or("-"));
+        let until = claims.get("exp").and_then(Value::as_f64);
+        let leeway = Duration::from_secs(self.config.leeway_seconds);
+        let until = until
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .and_then(|since| UNIX_EPOCH.checked_add(since + leeway));
+        let mut roles = roles(&claims, self.config.roles_claim.as_deref());
+        if roles.is_empty() {
+            roles = self.config.default_roles.clone();
+        }
+        Ok(Identity {
+            name: format!("jwt {subject} of {issuer}"),
+            until,
+            viewer: Viewer {
+                roles: roles.into_iter().take(MOST_ROLES).collect(),
+                claims,
+            },
+        })
+    }
+}
+
+/// Refuses JWTs that are made for another purpose (RFC 8725, section 3.11), and those that ask for more than is done here.
+fn check(header: &Header) -> Result<(), Invalid> {
+    if header.crit.is_some() {
+        return Err(Invalid::Header("crit"));
+    }
+    if header.enc.is_some() || header.zip.is_some() {
+        return Err(Invalid::Header("encryption or compression"));
+    }
+    let kind = header.typ.as_deref().unwrap_or("JWT").to_ascii_lowercase();
+    match kind.strip_prefix("application/").unwrap_or(&kind) {
+        "jwt" | "at+jwt" => Ok(()),
+        _ => Err(Invalid::Header("another type")),
+    }
+}
+
+fn invalid(error: ErrorKind) -> Invalid {
+    match error {
+        ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => Invalid::Signature,
+        ErrorKind::ExpiredSignature => Invalid::Expired,
+        ErrorKind::ImmatureSignature => Invalid::NotYet,
+        ErrorKind::InvalidAudience => Invalid::Audience,
+        ErrorKind::InvalidIssuer => Invalid::Issuer,
+        ErrorKind::MissingRequiredClaim(name) | ErrorKind::InvalidClaimFormat(name) => {
+            Invalid::Claim(name)
+        }
+        _ => Invalid::Unreadable,
+    }
+}
+
+/// The roles at `path`, or at the usual places: a list of texts, or one text with spaces between them.
+fn roles(claims: &Claims, path: Option<&str>) -> Vec<String> {
+    let found = match path {
+        // A claim may have a point in its own name.
+        Some(path) => claims.get(path).or_else(|| {
+            let mut names = path.split('.');
+            let first = claims.get(names.next()?)?;
+            names.try_fold(first, |value, name| value.get(name))
+        }),
+        None => claims.get("roles").or_else(|| claims.get("role")),
+    };
+    match found {
+        Some(Value::String(text)) => text.split_whitespace().map(str::to_owned).collect(),
+        Some(Value::Array(roles)) => {
+            let texts = roles.iter().filter_map(Value::as_str);
+            texts.map(str::to_owned).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn files(config: &Jwt) -> [Option<&PathBuf>; 3] {
+    [
+        &config.secret_file,
+        &config.public_key_file,
+        &config.jwks_file,
+    ]
+    .map(Option::as_ref)
+}
+
+fn stamps(config: &Jwt) -> Vec<Option<Stamp>> {
+    let files = files(config).into_iter().flatten();
+    files.map(|file| Stamp::of(file)).collect()
+}
+
+fn keys(config: &Jwt) -> Result<Vec<Key>, Unusable> {
+    let mut keys = Vec::new();
+    if let Some(secret) = &config.secret {
+        keys.push(shared(secret.reveal().as_bytes()));
+    }
+    type Reader = fn(&[u8]) -> Result<Vec<Key>, String>;
+    let readers: [(&'static str, Reader); 3] = [
+        ("access.jwt.secret_file", secret_file),
+        ("access.jwt.public_key_file", pem),
+        ("access.jwt.jwks_file", jwks),
+    ];
+    for ((key, read), file) in readers.into_iter().zip(files(config)) {
+        if let Some(file) = file {
+            let found = content(file).and_then(|content| read(&content));
+            let unusable = |why| Unusable {
+                key,
+                file: file.clone(),
+                why,
+            };
+            keys.extend(found.map_err(unusable)?);
+        }
+    }
+    Ok(keys)
+}
+
+fn content(file: &Path) -> Result<Vec<u8>, String> {
+    let metadata =
+        std::fs::metadata(file).map_err(|error| format!("the file cannot be read: {error}"))?;
+    if metadata.len() > FILE_BYTES {
+        return Err(format!("the file has more than {FILE_BYTES} bytes"));
+    }
+    std::fs::read(file).map_err(|error| format!("the file cannot be read: {error}"))
+}
+
+fn shared(secret: &[u8]) -> Key {
+    Key {
+        id: None,
+        algorithm: Algorithm::HS256,
+        key: DecodingKey::from_secret(secret),
+    }
+}
+
+fn secret_file(content: &[u8]) -> Result<Vec<Key>, String> {
+    // Editors end a file with a line break.
+    let secret = content.trim_ascii_end();
+    usable_secret(secret)?;
+    Ok(vec![shared(secret)])
+}
+
+fn pem(content: &[u8]) -> Result<Vec<Key>, String> {
+    let text = String::from_utf8_lossy(content);
+    if text.contains("PRIVATE KEY-----") {
+        return Err(
+            "this is a private key, which only the issuer should have: give the public one \
+                    (`openssl pkey -in private.pem -pubout`)"
+                .to_owned(),
+        );
+    }
+    let rsa = DecodingKey::from_rsa_pem(content).map(|key| (Algorithm::RS256, key));
+    let found =
+        rsa.or_else(|_| DecodingKey::from_ec_pem(content).map(|key| (Algorithm::ES256, key)));
+    let (algorithm, key) = found.map_err(|_| "there is no public key in PEM in it (-----BEGIN PUBLIC KEY-----), or of another kind than RSA and P-256")?;
+    check_key(algorithm, &key)?;
+    let id = None;
+    Ok(vec![Key { id, algorithm, key }])
+}
+
+/// Keys that would refuse every JWT are refused themselves.
+fn check_key(algorithm: Algorithm, key: &DecodingKey) -> Result<(), String> {
+    match (algorithm, key.kind()) {
+        (Algorithm::ES256, DecodingKeyKind::SecretOrDer(point)) if point.len() != 65 => {
+            Err("the key is of another curve than P-256".to_owned())
+        }
+        (Algorithm::RS256, DecodingKeyKind::RsaModulusExponent { n, .. }) if n.len() < 256 => {
+            Err("an RSA key has at least 2048 bits".to_owned())
+        }
+        (Algorithm::RS256, DecodingKeyKind::SecretOrDer(der)) if der.len() < 256 => {
+            Err("an RSA key has at least 2048 bits".to_owned())
+        }
+        (Algorithm::HS256, DecodingKeyKind::SecretOrDer(secret)) => usable_secret(secret),
+        _ => Ok(()),
+    }
+}
+
+fn jwks(content: &[u8]) -> Result<Vec<Key>, String> {
+    let set: Value =
+        serde_json::from_slice(content).map_err(|error| format!("this is no JSON: {error}"))?;
+    let all = set["keys"]
+        .as_array()
+        .ok_or("this is no JSON Web Key Set: {\"keys\": [..]}")?;
+    let mut keys = Vec::new();
+    let mut passed_over = Vec::new();
+    for one in all {
+        match jwk(one) {
+            Ok(key) => keys.push(key),
+            Err(why) => passed_over.push(why),
+        }
+    }
+    if keys.is_empty() {
+        let why = passed_over
+            .first()
+            .map_or("there is no key in it", String::as_str);
+        return Err(format!("no key of the set can be used: {why}"));
+    }
+    if keys.len() > MOST_KEYS {
+        return Err(format!("the set has more than {MOST_KEYS} keys"));
+    }
+    Ok(keys)
+}
+
+/// One key of a set. Sets also hold keys for other purposes.
+fn jwk(value: &Value) -> Result<Key, String> {
+    let jwk: Jwk = serde_json::from_value(value.clone()).map_err(|error| error.to_string())?;
+    if !matches!(
+        jwk.common.public_key_use,
+        None | Some(PublicKeyUse::Signature)
+    ) {
+        return Err("it is not for signatures".to_owned());
+    }
+    let (algorithm, name) = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+        AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => {
+            (Algorithm::ES256, KeyAlgorithm::ES256)
+        }
+        AlgorithmParameters::OctetKey(_) => (Algorithm::HS256, KeyAlgorithm::HS256),
+        _ => return Err("it is of another kind than RSA, P-256 and a shared secret".to_owned()),
+    };
+    if jwk.common.key_algorithm.is_some_and(|said| said != name) {
+        return Err("it is for another algorithm than HS256, RS256 and ES256".to_owned());
+    }
+    let key = DecodingKey::from_jwk(&jwk).map_err(|error| error.to_string())?;
+    check_key(algorithm, &key)?;
+    let id = jwk.common.key_id;
+    Ok(Key { id, algorithm, key })
+}

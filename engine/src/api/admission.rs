@@ -1,0 +1,224 @@
+//! Who is let in: every path asks for a role, and every request has to show that it has it.
+//!
+//! | path | role |
+//! |---|---|
+//! | `/health/..`, `/` (which only says where the console is) | none |
+//! | `/read/..`, `/openapi.json` | `read`, or one that some read model names |
+//! | `/streams/..` | `append` |
+//! | `/events`, `/metrics` (unless it is open), `/console`, `/admin`, and everything else | `admin` |
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+
+use super::problem::Problem;
+use crate::access::{APPEND, Access, Credential, Denied, Identity, READ};
+use crate::query::rules::ADMIN;
+
+/// What a path asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    Reading,
+    Role(&'static str),
+}
+
+/// Finds out who asks and whether they may, and notes the [`Identity`] with the request.
+pub(super) fn admit(access: &Access, request: &mut Request) -> Result<(), Problem> {
+    let need = need(request.uri().path(), access.has_open_metrics());
+    let identity = identify(access, request);
+    let identity = match (identity, need) {
+        (Ok(identity), _) => identity,
+        // What is there for everybody is also there for somebody with a token that has expired.
+        (Err(_), Need::Nothing) => return Ok(()),
+        (Err(problem), _) => return Err(problem),
+    };
+    let is_allowed = match need {
+        Need::Nothing => true,
+        Need::Reading => access.rules().may_read_something(&identity.viewer),
+        Need::Role(role) => identity.may(role),
+    };
+    if !is_allowed {
+        return Err(forbidden(request.uri(), need, &identity));
+    }
+    if need != Need::Nothing {
+        access.admit(&identity).map_err(|wait| {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                "too many requests from here (access.requests_per_second)",
+            )
+            .with_header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
+        })?;
+    }
+    request.extensions_mut().insert(identity);
+    Ok(())
+}
+
+fn need(path: &str, has_open_metrics: bool) -> Need {
+    // Paths are compared as they come. A router that understood others (%2F, %61) would find them refused here.
+    let first = path.strip_prefix('/').unwrap_or(path);
+    let (room, has_more) = match first.split_once('/') {
+        Some((room, _)) => (room, true),
+        None => (first, false),
+    };
+    match (room, has_more) {
+        ("", false) | ("health", true) => Need::Nothing,
+        ("metrics", false) if has_open_metrics => Need::Nothing,
+        ("read", true) | ("openapi.json", false) => Need::Reading,
+        ("streams", true) => Need::Role(APPEND),
+        _ => Need::Role(ADMIN),
+    }
+}
+
+fn identify(access: &Access, request: &Request) -> Result<Arc<Identity>, Problem> {
+    let path = request.uri().path();
+    let denied = |denied: Denied| refused(path, &denied);
+    let credential = Credential::of(request.headers()).map_err(|error| denied(error.into()))?;
+    if let Some(credential) = &credential
+        && credential.is_password()
+        && !request.method().is_safe()
+        && !is_console(path)
+    {
+        // A browser adds a password that it was told once to every request, also to one that a foreign page makes. The
+        // console knows its own forms; nothing else does.
+        return Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "password_not_allowed",
+            "a token in place of a password is for reading, and for the console",
+        )
+        .with_hint("send it as Authorization: Bearer TOKEN")
+        .with_header(header::WWW_AUTHENTICATE, challenge(path, None)));
+    }
+    access.identify(credential.as_ref()).map_err(denied)
+}
+
+fn is_console(path: &str) -> bool {
+    path == "/console" || path.starts_with("/console/")
+}
+
+/// Reading speaks PostgREST's codes.
+fn is_reading(path: &str) -> bool {
+    need(path, false) == Need::Reading
+}
+
+fn refused(path: &str, denied: &Denied) -> Problem {
+    tracing::debug!(path, %denied, "refused");
+    let (own, postgrest) = match denied {
+        Denied::Missing => ("credentials_missing", "PGRST302"),
+        Denied::Malformed(_) => ("credentials_malformed", "PGRST301"),
+        Denied::UnknownToken | Denied::Unwanted(_) => ("token_unknown", "PGRST301"),
+        Denied::Jwt(error) => jwt_codes(error),
+        Denied::Unknowable => return Problem::unavailable(denied.to_string()),
+    };
+    let code = if is_reading(path) { postgrest } else { own };
+    let error = match denied {
+        Denied::Missing => None,
+        _ => Some(denied.to_string()),
+    };
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, code, denied.to_string())
+        .with_header(header::WWW_AUTHENTICATE, challenge(path, error.as_deref()));
+    match denied {
+        Denied::Missing => problem.with_hint(
+            "send Authorization: Bearer TOKEN, with a token of `gobo token new` or a JWT, as the engine is configured",
+        ),
+        _ => problem,
+    }
+}
+
+fn jwt_codes(error: &crate::access::jwt::Invalid) -> (&'static str, &'static str) {
+    use crate::access::jwt::Invalid;
+    match error {
+        Invalid::Unreadable | Invalid::Header(_) | Invalid::Signature => {
+            ("jwt_invalid", "PGRST301")
+        }
+        Invalid::Expired => ("jwt_expired", "PGRST303"),
+        Invalid::NotYet => ("jwt_not_yet_valid", "PGRST303"),
+        Invalid::Audience | Invalid::Issuer | Invalid::Claim(_) => ("jwt_claims", "PGRST303"),
+    }
+}
+
+/// What `WWW-Authenticate` says: a browser asks its user for a password only where there are pages for people.
+fn challenge(path: &str, error: Option<&str>) -> HeaderValue {
+    if is_console(path) {
+        return HeaderValue::from_static(
+            "Basic realm=\"gobo: any name, and a token as password\", charset=\"UTF-8\"",
+        );
+    }
+    let text = match error {
+        None => "Bearer realm=\"gobo\"".to_owned(),
+        Some(error) => {
+            let error = error.replace(['"', '\\'], "'");
+            format!("Bearer realm=\"gobo\", error=\"invalid_token\", error_description=\"{error}\"")
+        }
+    };
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Bearer realm=\"gobo\""))
+}
+
+fn forbidden(uri: &Uri, need: Need, identity: &Identity) -> Problem {
+    let path = uri.path();
+    let role = match need {
+        Need::Role(role) => role,
+        Need::Reading | Need::Nothing => READ,
+    };
+    tracing::debug!(path, identity = identity.name, role, "forbidden");
+    let code = if is_reading(path) {
+        "42501"
+    } else {
+        "role_missing"
+    };
+    let challenge = HeaderValue::try_from(format!(
+        "Bearer realm=\"gobo\", error=\"insufficient_scope\", scope=\"{role}\""
+    ));
+    let problem = Problem::new(
+        StatusCode::FORBIDDEN,
+        code,
+        format!("this needs the role \"{role}\", which this identity does not have"),
+    );
+    match challenge {
+        Ok(challenge) => problem.with_header(header::WWW_AUTHENTICATE, challenge),
+        Err(_) => problem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_that_is_not_known_is_an_administrators() {
+        let check = |path: &str, expected: Need| assert_eq!(need(path, false), expected, "{path}");
+        check("/health/ready", Need::Nothing);
+        check("/", Need::Nothing);
+        check("/read/orders", Need::Reading);
+        check("/read/orders/1", Need::Reading);
+        check("/openapi.json", Need::Reading);
+        check("/streams/a/events", Need::Role(APPEND));
+        for path in [
+            "/events",
+            "/metrics",
+            "/console",
+            "/console/x",
+            "/admin/projections",
+            "//read/orders",
+            "/Read/orders",
+            "/%72ead/orders",
+            "/read",
+            "/health",
+            "/x",
+            "*",
+            "",
+        ] {
+            let expected = if path.is_empty() {
+                Need::Nothing
+            } else {
+                Need::Role(ADMIN)
+            };
+            check(path, expected);
+        }
+        assert_eq!(need("/metrics", true), Need::Nothing);
+        assert_eq!(need("/metrics/x", true), Need::Role(ADMIN));
+    }
+}
