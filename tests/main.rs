@@ -3,6 +3,7 @@
 // Clippy knows only functions marked `#[test]` as tests, not what they call.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod backup;
 mod boundaries;
 mod cluster;

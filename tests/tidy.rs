@@ -124,6 +124,7 @@ fn the_flow_never_calls_the_control_plane() {
         "deploy",
         "generations",
         "ownership",
+        "access",
         "api",
         "config",
         "cli",

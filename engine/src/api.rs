@@ -4,6 +4,7 @@ mod admission;
 pub mod admin;
 mod body;
 pub mod console;
+mod cors;
 mod drain;
 pub mod guard;
 pub mod health;
@@ -51,6 +52,7 @@ impl Front {
             config.api.max_requests,
             Duration::from_millis(config.api.request_timeout_ms),
         );
+        let guard = guard.with_cors(config.access.cors.clone());
         Self {
             health,
             behind: Arc::default(),

@@ -276,6 +276,12 @@ impl Parts {
         let (models, refresh) = (watch::Sender::default(), Arc::new(Notify::new()));
         let catalog = query::catalog::Catalog::new(models.subscribe(), refresh.clone());
         readable::publish(&self.registry, &self.sources, &models);
+        let judging = readable::judge(
+            self.access.rules().clone(),
+            models.subscribe(),
+            shutdown.clone(),
+        );
+        services.spawn(named("row rules", judging));
         let publishing = readable::run(
             self.registry.clone(),
             self.sources.clone(),
@@ -359,6 +365,7 @@ impl Parts {
                 self.progress.clone(),
                 query_limits(config),
                 &config.database.read_schema,
+                self.access.rules().clone(),
             ),
             redis: self.redis.clone(),
         }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
+use gobo::access::Identity;
 use gobo::api::read::Reader;
 use gobo::db::Database;
 use gobo::progress::Progress;
@@ -111,10 +112,11 @@ impl Bench {
             progress.clone(),
             limits,
             "read",
+            Arc::default(),
         );
         Self {
             admin,
-            router: reader.router(),
+            router: reader.router().layer(Extension(Arc::new(Identity::anybody()))),
             progress,
             head,
             models,

@@ -13,6 +13,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 
 use super::problem::Problem;
+use crate::access::jwt::Invalid;
 use crate::access::{APPEND, Access, Credential, Denied, Identity, READ};
 use crate::query::rules::ADMIN;
 
@@ -99,21 +100,23 @@ fn is_console(path: &str) -> bool {
     path == "/console" || path.starts_with("/console/")
 }
 
-/// Reading speaks PostgREST's codes.
-fn is_reading(path: &str) -> bool {
+/// Whether problems are told as PostgREST tells them.
+pub(super) fn is_reading(path: &str) -> bool {
     need(path, false) == Need::Reading
 }
 
 fn refused(path: &str, denied: &Denied) -> Problem {
     tracing::debug!(path, %denied, "refused");
-    let (own, postgrest) = match denied {
-        Denied::Missing => ("credentials_missing", "PGRST302"),
-        Denied::Malformed(_) => ("credentials_malformed", "PGRST301"),
-        Denied::UnknownToken | Denied::Unwanted(_) => ("token_unknown", "PGRST301"),
-        Denied::Jwt(error) => jwt_codes(error),
+    let code = match denied {
+        Denied::Missing => "credentials_missing",
+        Denied::Malformed(_) => "credentials_malformed",
+        Denied::UnknownToken | Denied::Unwanted(_) => "token_unknown",
+        Denied::Jwt(Invalid::Unreadable | Invalid::Header(_) | Invalid::Signature) => "jwt_invalid",
+        Denied::Jwt(Invalid::Expired) => "jwt_expired",
+        Denied::Jwt(Invalid::NotYet) => "jwt_not_yet_valid",
+        Denied::Jwt(Invalid::Audience | Invalid::Issuer | Invalid::Claim(_)) => "jwt_claims",
         Denied::Unknowable => return Problem::unavailable(denied.to_string()),
     };
-    let code = if is_reading(path) { postgrest } else { own };
     let error = match denied {
         Denied::Missing => None,
         _ => Some(denied.to_string()),
@@ -125,18 +128,6 @@ fn refused(path: &str, denied: &Denied) -> Problem {
             "send Authorization: Bearer TOKEN, with a token of `gobo token new` or a JWT, as the engine is configured",
         ),
         _ => problem,
-    }
-}
-
-fn jwt_codes(error: &crate::access::jwt::Invalid) -> (&'static str, &'static str) {
-    use crate::access::jwt::Invalid;
-    match error {
-        Invalid::Unreadable | Invalid::Header(_) | Invalid::Signature => {
-            ("jwt_invalid", "PGRST301")
-        }
-        Invalid::Expired => ("jwt_expired", "PGRST303"),
-        Invalid::NotYet => ("jwt_not_yet_valid", "PGRST303"),
-        Invalid::Audience | Invalid::Issuer | Invalid::Claim(_) => ("jwt_claims", "PGRST303"),
     }
 }
 
@@ -164,17 +155,12 @@ fn forbidden(uri: &Uri, need: Need, identity: &Identity) -> Problem {
         Need::Reading | Need::Nothing => READ,
     };
     tracing::debug!(path, identity = identity.name, role, "forbidden");
-    let code = if is_reading(path) {
-        "42501"
-    } else {
-        "role_missing"
-    };
     let challenge = HeaderValue::try_from(format!(
         "Bearer realm=\"gobo\", error=\"insufficient_scope\", scope=\"{role}\""
     ));
     let problem = Problem::new(
         StatusCode::FORBIDDEN,
-        code,
+        "role_missing",
         format!("this needs the role \"{role}\", which this identity does not have"),
     );
     match challenge {

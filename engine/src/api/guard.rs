@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
 use super::admission;
+use super::cors;
 use super::drain::Rest;
 use super::problem::Problem;
 use crate::access::Access;
+use crate::config::Cors;
 
 /// Bytes of the framework's own error texts.
 const LONGEST_TEXT: usize = 4_096;
@@ -25,6 +27,7 @@ const LONGEST_TEXT: usize = 4_096;
 pub struct Guard {
     access: Access,
     loopback: bool,
+    cors: Option<Cors>,
     requests: Semaphore,
     timeout: Duration,
 }
@@ -35,27 +38,59 @@ impl Guard {
         Self {
             access,
             loopback,
+            cors: None,
             requests: Semaphore::new(max_requests),
             timeout,
         }
     }
 }
 
+impl Guard {
+    /// The same, which also lets pages of other origins ask.
+    pub fn with_cors(self, cors: Option<Cors>) -> Self {
+        Self { cors, ..self }
+    }
+}
+
 /// Puts the rules in front of `router`.
 pub fn guarded(router: Router, guard: Arc<Guard>) -> Router {
-    router.layer(middleware::from_fn_with_state(guard, check))
+    let cors = guard.cors.as_ref().map(cors::layer);
+    let router = router.layer(middleware::from_fn_with_state(guard, check));
+    match cors {
+        // In front, because it answers those who ask without saying who they are whether they may ask.
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
 }
 
 async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let (request, rest) = Rest::lend(request);
-    let response = answer(&guard, request, next).await;
+    let mut response = answer(&guard, request, next).await;
+    if guard.access.is_on() {
+        for_one_alone(response.headers_mut());
+    }
     rest.drain().await;
     response
 }
 
+/// Says to every cache on the way that somebody else would be answered otherwise.
+fn for_one_alone(headers: &mut HeaderMap) {
+    headers.append(header::VARY, HeaderValue::from_static("authorization"));
+    let said = headers
+        .get(header::CACHE_CONTROL)
+        .map(HeaderValue::as_bytes);
+    let private = match said {
+        Some(b"no-store") => return,
+        Some(b"no-cache") => "private, no-cache",
+        _ => "private, no-store",
+    };
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(private));
+}
+
 async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
     if guard.loopback
-        && let Err(problem) = names_this_machine(request.uri(), request.headers())
+        && let Err(problem) =
+            names_this_machine(request.uri(), request.headers(), guard.cors.as_ref())
     {
         return problem.into_response();
     }
@@ -67,7 +102,10 @@ async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
         .into_response();
     }
     if let Err(problem) = admission::admit(&guard.access, &mut request) {
-        return problem.into_response();
+        return match admission::is_reading(request.uri().path()) {
+            true => super::read::as_postgrest(problem.into_response()).await,
+            false => problem.into_response(),
+        };
     }
     let Ok(_permit) = guard.requests.try_acquire() else {
         return Problem::unavailable("too many requests at once (api.max_requests)")
@@ -117,7 +155,7 @@ async fn as_problem(response: Response) -> Response {
 /// Without access control, whoever can reach the port may do anything. A web page that the user has open can: by a
 /// request to another origin, or with a name of its own that it lets point to 127.0.0.1 (DNS rebinding). Both are seen
 /// here, because browsers say truthfully whom they believe to talk to and for which page.
-fn names_this_machine(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+fn names_this_machine(uri: &Uri, headers: &HeaderMap, cors: Option<&Cors>) -> Result<(), Problem> {
     let host = headers.get(header::HOST).map(|host| host.to_str());
     let named = match (uri.host(), host) {
         (Some(host), _) | (None, Some(Ok(host))) => Some(host),
@@ -137,7 +175,8 @@ fn names_this_machine(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
     for origin in headers.get_all(header::ORIGIN) {
         let origin = origin.to_str().unwrap_or_default();
         let host = origin.split_once("://").map(|(_, host)| host);
-        if !host.is_some_and(is_loopback) {
+        let is_allowed = cors.is_some_and(|cors| cors.allows(origin));
+        if !is_allowed && !host.is_some_and(is_loopback) {
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 "foreign_origin",

@@ -14,13 +14,13 @@ mod wait;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
+use axum::{Extension, Router};
 use deadpool_postgres::Pool;
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -31,13 +31,16 @@ pub(super) use self::headers::matches;
 use self::prefer::Preferences;
 use self::range::{Extent, Items};
 use super::problem::Problem;
+use crate::access::Identity;
 use crate::progress::Progress;
 use crate::query::catalog::{Catalog, Models, Readable};
 use crate::query::parse::Request;
 use crate::query::plan::{self, Around, Plan};
+use crate::query::rules::{Rules, Viewer};
 use crate::query::scan::{self, Parameter, Plus};
 use crate::query::sql::{self, Lines, Shape, Target};
 use crate::query::{Answer, Failure, Freshness, Limits, Refusal, as_of, parse};
+pub(super) use errors::as_postgrest;
 
 /// How many generations may come and go during one request, which may have waited for long.
 const MOST_GONE: usize = 3;
@@ -55,19 +58,21 @@ struct Shared {
     progress: Progress,
     limits: Limits,
     schema: String,
+    rules: Arc<Rules>,
     waiters: Semaphore,
     checkpoints: wait::Checkpoints,
 }
 
 impl Reader {
     /// `pool` has sessions that can only read and that have a statement timeout. `schema` is the one that readers may
-    /// name: the public one.
+    /// name: the public one. `rules` say who may read what.
     pub fn new(
         pool: Pool,
         catalog: Catalog,
         progress: Progress,
         limits: Limits,
         schema: &str,
+        rules: Arc<Rules>,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -77,6 +82,7 @@ impl Reader {
                 progress,
                 limits,
                 schema: schema.to_owned(),
+                rules,
                 checkpoints: wait::Checkpoints::default(),
             }),
         }
@@ -99,16 +105,23 @@ fn readable(route: MethodRouter<Reader>) -> MethodRouter<Reader> {
 
 async fn rows(
     State(reader): State<Reader>,
+    Extension(identity): Extension<Arc<Identity>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
     let model = uri.path().rsplit('/').next().unwrap_or_default();
     let range = Items::requested(&method, &headers);
-    respond(&reader, &uri, model, None, range, &headers).await
+    let asked = (&uri, model, None, range);
+    respond(&reader, &identity, asked, &headers).await
 }
 
-async fn row(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Response {
+async fn row(
+    State(reader): State<Reader>,
+    Extension(identity): Extension<Arc<Identity>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let (model, key) = match uri
         .path()
         .split_once("/read/")
@@ -122,23 +135,26 @@ async fn row(State(reader): State<Reader>, uri: Uri, headers: HeaderMap) -> Resp
             .with_hint("write a slash inside a key as %2F")
             .into_response();
     }
-    respond(&reader, &uri, model, Some(key), None, &headers).await
+    let asked = (&uri, model, Some(key), None);
+    respond(&reader, &identity, asked, &headers).await
 }
 
 /// Answers from the live generation; from the next one, if that is gone meanwhile.
 async fn respond(
     reader: &Reader,
-    uri: &Uri,
-    model: &str,
-    key: Option<&str>,
-    range: Option<Items>,
+    identity: &Identity,
+    asked: (&Uri, &str, Option<&str>, Option<Items>),
     headers: &HeaderMap,
 ) -> Response {
     let shared = &*reader.shared;
-    let ask = match Ask::new(shared, uri, model, key, range, headers) {
+    let ask = match Ask::new(shared, identity, asked, headers) {
         Ok(ask) => ask,
         Err(problem) => return problem.into_response(),
     };
+    // Before anything else is looked at: what somebody may not read is answered as what does not exist.
+    if !ask.may_read(&ask.model) {
+        return ask.unknown().into_response();
+    }
     match as_of::find(&ask.parameters) {
         Ok(None) => {}
         Ok(Some(as_of)) => return past::respond(&ask, &as_of).await,
@@ -206,6 +222,7 @@ fn with_embedded<'m>(live: &'m Readable, models: &'m Models, plan: &Plan<'_>) ->
 /// One request.
 struct Ask<'a> {
     shared: &'a Shared,
+    viewer: &'a Viewer,
     uri: &'a Uri,
     model: String,
     key: Option<&'a str>,
@@ -229,14 +246,13 @@ struct Asked<'m> {
 impl<'a> Ask<'a> {
     fn new(
         shared: &'a Shared,
-        uri: &'a Uri,
-        model: &str,
-        key: Option<&'a str>,
-        range: Option<Items>,
+        identity: &'a Identity,
+        (uri, model, key, range): (&'a Uri, &str, Option<&'a str>, Option<Items>),
         headers: &'a HeaderMap,
     ) -> Result<Self, Problem> {
         Ok(Self {
             shared,
+            viewer: &identity.viewer,
             uri,
             model: scan::decode(model, Plus::IsPlus)?,
             key,
@@ -254,8 +270,18 @@ impl<'a> Ask<'a> {
         if let Some(live) = models.live.get(&self.model) {
             return Ok(live.clone());
         }
+        Err(self.unknown())
+    }
+
+    fn may_read(&self, model: &str) -> bool {
+        self.shared.rules.may_read(model, self.viewer)
+    }
+
+    /// There is no such read model, for this reader. Nor are those hinted at that it may not read.
+    fn unknown(&self) -> Problem {
+        let models = self.shared.catalog.models();
         let known = models.live.keys().map(String::as_str);
-        Err(errors::unknown_read_model(&self.model, known))
+        errors::unknown_read_model(&self.model, known.filter(|name| self.may_read(name)))
     }
 
     /// Whether rows of other read models are asked for.
@@ -302,8 +328,13 @@ impl<'a> Ask<'a> {
     }
 
     /// What is asked for, checked against the read model as it is in this generation.
-    fn checked<'m>(&self, live: &'m Readable, models: &'m Models) -> Result<Asked<'m>, Stop> {
-        let around = Around::new(models.around(live), live);
+    fn checked<'m>(&'m self, live: &'m Readable, models: &'m Models) -> Result<Asked<'m>, Stop> {
+        let around = Around {
+            models: models.around(live),
+            from: live,
+            rules: &self.shared.rules,
+            viewer: self.viewer,
+        };
         let limits = &self.shared.limits;
         plan::check_names(&self.parameters, &live.model, limits)?;
         let mut request = parse::parse(&self.parameters, limits)?;
@@ -324,7 +355,11 @@ impl<'a> Ask<'a> {
         let count = self.preferences.count.filter(|_| self.key.is_none());
         let shape = Shape {
             lines: self.format.lines,
-            count: count.map(|count| count.of_at_most(limits.rows)),
+            // What the planner expects comes from statistics of all rows, also of those that this reader may not see.
+            count: count.map(|count| match around.is_restricted(&plan) {
+                true => sql::Count::Exact,
+                false => count.of_at_most(limits.rows),
+            }),
         };
         Ok(Asked {
             request,

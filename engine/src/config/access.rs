@@ -214,6 +214,13 @@ impl Config {
         }
         if let Some(cors) = &access.cors {
             cors.check()?;
+            if cors.allows("*") && !access.is_on() {
+                return refuse(
+                    "access.cors.origins",
+                    "\"*\" needs access control: any page in a browser on this machine could do everything. Name the origins, or \
+                     set [access] tokens = true",
+                );
+            }
         }
         for (name, settings) in &self.read_models {
             settings.check(name, access.is_on())?;
@@ -259,6 +266,11 @@ pub fn usable_secret(secret: &[u8]) -> Result<(), String> {
 }
 
 impl Cors {
+    /// Whether pages of an origin may ask.
+    pub fn allows(&self, origin: &str) -> bool {
+        self.origins.iter().any(|one| one == "*" || one == origin)
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         for origin in &self.origins {
             let host = origin

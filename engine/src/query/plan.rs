@@ -18,22 +18,40 @@ use std::sync::Arc;
 
 use super::catalog::{ByName, Readable};
 use super::parse::{self, Comparator, Literal, Request, Target, What};
+use super::rules::{Rules, Sight, Viewer};
 use super::scan::{self, Parameter, Plus};
 use super::{Limits, Place, Refusal, cursor, nearest};
 use crate::read_model::ReadModel;
-use expression::{fields, find};
+pub(super) use expression::fields;
+use expression::find;
 
-/// What can be reached from a read model.
+/// What can be reached from a read model, by whom.
 #[derive(Debug, Clone, Copy)]
 pub struct Around<'m> {
-    models: &'m ByName,
-    from: &'m Readable,
+    /// The read models that `from` can be related to: those of the same picture of what is deployed.
+    pub models: &'m ByName,
+    /// Where the query begins.
+    pub from: &'m Readable,
+    /// Who may read what.
+    pub rules: &'m Rules,
+    /// Who reads.
+    pub viewer: &'m Viewer,
 }
 
 impl<'m> Around<'m> {
-    /// The read models that `from` can be related to: those of the same picture of what is deployed.
-    pub fn new(models: &'m ByName, from: &'m Readable) -> Self {
-        Self { models, from }
+    pub(super) fn may_read(&self, model: &str) -> bool {
+        self.rules.may_read(model, self.viewer)
+    }
+
+    /// What the reader sees of a read model.
+    fn sight(&self, model: &ReadModel) -> Sight<'m> {
+        self.rules.sight(&model.name, self.viewer)
+    }
+
+    /// Whether rows of what a query reads may be hidden from its reader.
+    pub fn is_restricted(&self, plan: &Plan<'_>) -> bool {
+        let embedded = plan.links().into_iter().map(|link| link.model);
+        (embedded.chain([plan.model])).any(|model| self.sight(model).is_restricted())
     }
 
     /// Whether the other one's positions mean the same.
@@ -139,7 +157,7 @@ pub fn check_names(
     Ok(())
 }
 
-/// Checks a query of many rows.
+/// Checks a query of many rows: of those that the reader may see.
 pub fn rows<'m>(
     model: &'m ReadModel,
     around: &Around<'m>,
@@ -150,6 +168,10 @@ pub fn rows<'m>(
     let select = output::outputs(model, request.select.as_deref(), &embeds, limits)?;
     let sort = order::order(model, request, &select, &embeds, limits)?;
     let is_grouped = select.iter().any(Output::is_aggregate);
+    let mut conditions = around.sight(model).conditions(model)?;
+    let wanted = condition::conditions(model, &request.filters, &embeds, limits)?;
+    conditions.extend(wanted);
+    conditions.extend(embeds.iter().filter_map(|embed| embed.required()));
     let after = match &request.cursor {
         None => None,
         Some(_) if is_grouped => {
@@ -175,8 +197,6 @@ pub fn rows<'m>(
         }
         Some(text) => Some(cursor::decode(text, &model.name, &sort)?),
     };
-    let mut conditions = condition::conditions(model, &request.filters, &embeds, limits)?;
-    conditions.extend(embeds.iter().filter_map(|embed| embed.required()));
     Ok(Plan {
         model,
         conditions,
@@ -221,7 +241,8 @@ pub fn row<'m>(
         )
         .hint(format!("ask /read/{} with a filter", model.name)));
     }
-    let mut conditions = key_conditions(model, key, limits)?;
+    let mut conditions = around.sight(model).conditions(model)?;
+    conditions.extend(key_conditions(model, key, limits)?);
     conditions.extend(embeds.iter().filter_map(|embed| embed.required()));
     Ok(Plan {
         model,

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::catalog::{ByName, Readable};
 use super::parse::Name;
+use super::plan::Around;
 use super::{Refusal, nearest};
 use crate::read_model::{Column, ReadModel, Reference};
 
@@ -46,15 +47,25 @@ impl Cardinality {
 }
 
 /// Every relation from a read model to one of `models`, by the names of targets and references. What is not there, or does
-/// not fit any more, is no relation.
-pub fn relations<'m>(models: &'m ByName, from: &'m ReadModel) -> Vec<Relation<'m>> {
+/// not fit any more, is no relation; nor is what somebody may not read.
+pub fn relations<'m>(
+    models: &'m ByName,
+    from: &'m ReadModel,
+    may_read: &dyn Fn(&str) -> bool,
+) -> Vec<Relation<'m>> {
     let mut relations = Vec::new();
     for reference in &from.references {
-        if let Some(target) = models.get(&reference.target) {
+        if let Some(target) = models
+            .get(&reference.target)
+            .filter(|_| may_read(&reference.target))
+        {
             relations.extend(forward(reference, from, target));
         }
     }
-    for target in models.values() {
+    for target in models
+        .values()
+        .filter(|target| may_read(&target.model.name))
+    {
         let back = |reference: &&'m Reference| reference.target == from.name;
         for reference in target.model.references.iter().filter(back) {
             relations.extend(backward(reference, from, target));
@@ -166,12 +177,12 @@ impl Relation<'_> {
 
 /// The relation that is called so; refused when there is none, or more than one.
 pub(super) fn find<'m>(
-    models: &'m ByName,
+    around: &Around<'m>,
     from: &'m ReadModel,
     relation: &Name,
     hint: Option<&Name>,
 ) -> Result<Relation<'m>, Refusal> {
-    let all = relations(models, from);
+    let all = relations(around.models, from, &|name| around.may_read(name));
     let wanted = hint.map(|hint| hint.text.as_str());
     let mut found: Vec<Relation<'m>> = (all.iter())
         .filter(|one| one.is_meant(&relation.text, wanted))

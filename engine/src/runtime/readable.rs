@@ -1,10 +1,12 @@
 //! From what is deployed to what can be read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
 use crate::query::catalog::{ByName, Models, Published, Readable, Standing};
+use crate::query::rules::Rules;
 use crate::read_model::ReadModel;
 use crate::read_model::schema::generation_schema;
 use crate::registry::{Deployed, Purpose, Registry};
@@ -59,6 +61,40 @@ pub(super) fn publish(registry: &Registry, sources: &Sources, models: &watch::Se
         new.past.insert(*generation, models.collect());
     }
     models.send_replace(Arc::new(new));
+}
+
+/// Says in the log which row rules do not fit their read models, when there are others. Readers find it out by themselves:
+/// nothing is shown then.
+pub(super) async fn judge(
+    rules: Arc<Rules>,
+    mut models: watch::Receiver<Models>,
+    mut shutdown: Shutdown,
+) {
+    let mut known = BTreeMap::new();
+    loop {
+        let published = models.borrow_and_update().clone();
+        let misfits: BTreeMap<String, String> = published
+            .live
+            .iter()
+            .filter_map(|(name, one)| Some((name.clone(), rules.check(&one.model).err()?)))
+            .collect();
+        for (model, why) in &misfits {
+            if known.get(model) != Some(why) {
+                tracing::error!(
+                    model,
+                    why,
+                    "a row rule does not fit its read model, of which nothing is shown until it does"
+                );
+            }
+        }
+        known = misfits;
+        tokio::select! {
+            () = shutdown.requested() => return,
+            changed = models.changed() => if changed.is_err() {
+                return shutdown.requested().await;
+            },
+        }
+    }
 }
 
 /// A read model of a generation. `None` if its source is not configured here, which is told where it matters: in the

@@ -15,7 +15,7 @@ use crate::db::Cause;
 use crate::query::{Failure, Limits, Refusal, nearest};
 
 /// Our word, PostgREST's code, PostgREST's status. What PostgREST does not know keeps its word and its status.
-const TABLE: [(&str, &str, u16); 41] = [
+const TABLE: [(&str, &str, u16); 50] = [
     // The query string.
     ("invalid_select", "PGRST100", 400),
     ("invalid_filter", "PGRST100", 400),
@@ -57,6 +57,16 @@ const TABLE: [(&str, &str, u16); 41] = [
     ("invalid_cast", "42846", 400),
     ("unknown_type", "42704", 400),
     ("unknown_configuration", "42704", 400),
+    // Who asks.
+    ("credentials_missing", "PGRST302", 401),
+    ("credentials_malformed", "PGRST301", 401),
+    ("token_unknown", "PGRST301", 401),
+    ("jwt_invalid", "PGRST301", 401),
+    ("jwt_expired", "PGRST303", 401),
+    ("jwt_not_yet_valid", "PGRST303", 401),
+    ("jwt_claims", "PGRST303", 401),
+    ("role_missing", "42501", 403),
+    ("broken_rule", "XX000", 500),
     // Values and the database.
     ("invalid_value", "22P02", 400),
     ("statement_timeout", "57014", 500),
@@ -66,7 +76,7 @@ const TABLE: [(&str, &str, u16); 41] = [
 ];
 
 /// Says the problem that an answer tells as PostgREST would.
-pub(super) async fn as_postgrest(mut response: Response) -> Response {
+pub(in crate::api) async fn as_postgrest(mut response: Response) -> Response {
     let Some(Told(problem)) = response.extensions_mut().remove::<Told>() else {
         return response;
     };

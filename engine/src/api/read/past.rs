@@ -66,7 +66,8 @@ impl Ask<'_> {
         let there = models.past.get(&found.generation);
         let model = there.and_then(|models| models.get(&self.model));
         model.cloned().ok_or_else(|| {
-            let mut names: Vec<&str> = there.into_iter().flatten().map(|(n, _)| &**n).collect();
+            let names = there.into_iter().flatten().map(|(name, _)| &**name);
+            let mut names: Vec<&str> = names.filter(|name| self.may_read(name)).collect();
             names.sort_unstable();
             let problem = Problem::not_found(
                 "unknown_read_model",

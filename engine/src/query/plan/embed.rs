@@ -101,7 +101,7 @@ fn embedded<'m>(
     request: &Request,
     limits: &Limits,
 ) -> Result<Embedded<'m>, Refusal> {
-    let relation = relations::find(around.models, model, &embed.relation, embed.hint.as_ref())?;
+    let relation = relations::find(around, model, &embed.relation, embed.hint.as_ref())?;
     let name = embed.alias.as_ref().unwrap_or(&embed.relation).text.clone();
     let is_one = relation.cardinality.is_to_one();
     if embed.spread && !is_one {

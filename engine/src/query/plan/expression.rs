@@ -115,7 +115,7 @@ pub(super) fn own(model: &ReadModel) -> impl Iterator<Item = Field<'_>> {
 }
 
 /// The columns that a query may name: its own, and those that every row carries.
-pub(super) fn fields(model: &ReadModel) -> impl Iterator<Item = Field<'_>> {
+pub(in crate::query) fn fields(model: &ReadModel) -> impl Iterator<Item = Field<'_>> {
     own(model).chain(SYSTEM.map(|(name, kind)| Field {
         name,
         kind: ColumnType::Scalar(kind),

@@ -8,11 +8,11 @@
 use serde_json::{Number, Value};
 
 use super::Claims;
-use super::parse::{Literal, Operand, Rule, Several, Tree};
+use super::parse::{Comparison, Literal, Operand, Rule, Several, Tree};
 use crate::query::nearest;
 use crate::query::parse::{Comparator, Keyword};
-use crate::query::plan::{Condition, Field, fields};
-use crate::query::value;
+use crate::query::plan::{Condition, Expression, Field, fields};
+use crate::query::value::{self, array};
 use crate::read_model::{ColumnType, ReadModel, Scalar};
 
 /// Whole numbers up to here are exact as floating-point numbers, which is what JSON's numbers with a point become.
@@ -52,13 +52,35 @@ fn check(tree: &Tree, model: &ReadModel) -> Result<(), String> {
         Tree::In(Operand::Column(column), several) => {
             let field = comparable(model, column)?;
             match several {
-                Several::Claim(_) => Ok(()),
+                Several::Claim(_) | Several::Column(_) => Ok(()),
                 Several::Literals(literals) => literals
                     .iter()
                     .try_for_each(|literal| of_literal(field, literal).map(drop)),
             }
         }
+        Tree::In(value, Several::Column(column)) => {
+            let element = element(model, column)?;
+            match value {
+                Operand::Literal(literal) => of_literal(element, literal).map(drop),
+                Operand::Claim(_) | Operand::Column(_) => Ok(()),
+            }
+        }
         Tree::Compare(..) | Tree::In(..) => Ok(()),
+    }
+}
+
+/// A column that is an array, as if it were one of its elements.
+fn element<'m>(model: &'m ReadModel, name: &str) -> Result<Field<'m>, String> {
+    let field = find(model, name)?;
+    match field.kind {
+        ColumnType::Array(scalar) => Ok(Field {
+            kind: ColumnType::Scalar(scalar),
+            ..field
+        }),
+        ColumnType::Scalar(_) => Err(format!(
+            "column \"{name}\" has type {}, which is no array: nothing is in it",
+            field.kind
+        )),
     }
 }
 
@@ -173,18 +195,18 @@ fn lower<'m>(
             } else {
                 Keyword::Null
             };
-            Condition::Is(find(model, column)?, keyword)
+            Condition::Is(Expression::of(find(model, column)?), keyword)
         }
-        Tree::Compare(Operand::Column(column), comparator, other) => {
+        Tree::Compare(Operand::Column(column), comparison, other) => {
             let field = find(model, column)?;
-            compare(field, *comparator, other, claims, negated)
+            compare(field, *comparison, other, claims, negated)
         }
-        Tree::Compare(other, comparator, Operand::Column(column)) => {
+        Tree::Compare(other, comparison, Operand::Column(column)) => {
             let field = find(model, column)?;
-            compare(field, flipped(*comparator), other, claims, negated)
+            compare(field, flipped(*comparison), other, claims, negated)
         }
-        Tree::Compare(left, comparator, right) => {
-            let is_equality = (*comparator == Comparator::Eq) != negated;
+        Tree::Compare(left, comparison, right) => {
+            let is_equality = (*comparison == Comparison::Eq) != negated;
             let equal = constant(left, claims).zip(constant(right, claims));
             let equal = equal.and_then(|(left, right)| equal_claims(&left, &right));
             always(equal.is_some_and(|equal| equal == is_equality))
@@ -193,6 +215,19 @@ fn lower<'m>(
             let field = find(model, column)?;
             one_of(field, several, claims, negated)
         }
+        Tree::In(value, Several::Column(column)) => {
+            let value = value_of(value, element(model, column)?, claims);
+            let Some(value) = value else {
+                return Ok(always(false));
+            };
+            let elements = Expression::of(find(model, column)?);
+            let value = array::write([Some(value)]);
+            let contains = Condition::Compare(elements, Comparator::Cs, value);
+            match negated {
+                true => Condition::Not(Box::new(contains)),
+                false => contains,
+            }
+        }
         Tree::In(constant_operand, several) => {
             let value = constant(constant_operand, claims);
             always(value.is_some_and(|value| is_among(&value, several, claims, negated)))
@@ -200,25 +235,24 @@ fn lower<'m>(
     })
 }
 
+/// The value of a column's type that an operand is, if it is one.
+fn value_of(operand: &Operand, field: Field<'_>, claims: &Claims) -> Option<String> {
+    match operand {
+        Operand::Literal(literal) => of_literal(field, literal).ok(),
+        Operand::Claim(path) => of_claim(field, claim(claims, path)?),
+        Operand::Column(_) => None,
+    }
+}
+
 fn compare<'m>(
     field: Field<'m>,
-    comparator: Comparator,
+    comparison: Comparison,
     other: &Operand,
     claims: &Claims,
     negated: bool,
 ) -> Condition<'m> {
-    let value = match other {
-        Operand::Literal(literal) => of_literal(field, literal).ok(),
-        Operand::Claim(path) => claim(claims, path).and_then(|claim| of_claim(field, claim)),
-        Operand::Column(_) => None,
-    };
-    let comparator = if negated {
-        opposite(comparator)
-    } else {
-        comparator
-    };
-    match value {
-        Some(value) => Condition::Compare(field, comparator, value),
+    match value_of(other, field, claims) {
+        Some(value) => Condition::Compare(Expression::of(field), comparator(comparison, negated), value),
         None => always(false),
     }
 }
@@ -235,12 +269,13 @@ fn one_of<'m>(
             Some(Value::Array(elements)) => elements.iter().map(|e| of_claim(field, e)).collect(),
             _ => return always(false),
         },
+        Several::Column(_) => return always(false),
     };
     if negated && values.iter().any(Option::is_none) {
         // It might be the very value of the row.
         return always(false);
     }
-    let one_of = Condition::In(field, values.into_iter().flatten().collect());
+    let one_of = Condition::In(Expression::of(field), values.into_iter().flatten().collect());
     match negated {
         true => Condition::Not(Box::new(one_of)),
         false => one_of,
@@ -292,6 +327,7 @@ fn is_among(value: &Value, several: &Several, claims: &Claims, negated: bool) ->
             }
             _ => return false,
         },
+        Several::Column(_) => return false,
     };
     match negated {
         true => among.iter().all(|equal| *equal == Some(false)),
@@ -299,23 +335,23 @@ fn is_among(value: &Value, several: &Several, claims: &Claims, negated: bool) ->
     }
 }
 
-fn flipped(comparator: Comparator) -> Comparator {
-    match comparator {
-        Comparator::Lt => Comparator::Gt,
-        Comparator::Lte => Comparator::Gte,
-        Comparator::Gt => Comparator::Lt,
-        Comparator::Gte => Comparator::Lte,
+fn flipped(comparison: Comparison) -> Comparison {
+    match comparison {
+        Comparison::Lt => Comparison::Gt,
+        Comparison::Lte => Comparison::Gte,
+        Comparison::Gt => Comparison::Lt,
+        Comparison::Gte => Comparison::Lte,
         same => same,
     }
 }
 
-fn opposite(comparator: Comparator) -> Comparator {
-    match comparator {
-        Comparator::Eq => Comparator::Neq,
-        Comparator::Neq => Comparator::Eq,
-        Comparator::Lt => Comparator::Gte,
-        Comparator::Lte => Comparator::Gt,
-        Comparator::Gt => Comparator::Lte,
-        Comparator::Gte => Comparator::Lt,
+fn comparator(comparison: Comparison, negated: bool) -> Comparator {
+    match (comparison, negated) {
+        (Comparison::Eq, false) | (Comparison::Neq, true) => Comparator::Eq,
+        (Comparison::Neq, false) | (Comparison::Eq, true) => Comparator::Neq,
+        (Comparison::Lt, false) | (Comparison::Gte, true) => Comparator::Lt,
+        (Comparison::Lte, false) | (Comparison::Gt, true) => Comparator::Lte,
+        (Comparison::Gt, false) | (Comparison::Lte, true) => Comparator::Gt,
+        (Comparison::Gte, false) | (Comparison::Lt, true) => Comparator::Gte,
     }
 }

@@ -5,7 +5,7 @@
 //! all        = one { "and" one }
 //! one        = "not" one | "(" rule ")" | operand comparison
 //! comparison = ( "=" | "<>" | "!=" | "<" | "<=" | ">" | ">=" ) operand
-//!            | [ "not" ] "in" ( claim | "(" literal { "," literal } ")" )
+//!            | [ "not" ] "in" ( claim | column | "(" literal { "," literal } ")" )
 //!            | "is" [ "not" ] "null"
 //! operand    = column | claim | literal
 //! claim      = "claim" { "." name }
@@ -14,8 +14,6 @@
 //! Names are words, or anything in double quotes.
 
 use std::fmt;
-
-use super::super::parse::Comparator;
 
 /// Bytes of a rule.
 const LONGEST: usize = 10_000;
@@ -36,11 +34,22 @@ pub(super) enum Tree {
     /// It does not hold.
     Not(Box<Tree>),
     /// Two values compare so.
-    Compare(Operand, Comparator, Operand),
+    Compare(Operand, Comparison, Operand),
     /// A value is one of several.
     In(Operand, Several),
     /// A column has no value.
     IsNull(String),
+}
+
+/// Ways to compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comparison {
+    Eq,
+    Neq,
+    Lt,
+    Lte,
+    Gt,
+    Gte,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +72,8 @@ pub(super) enum Several {
     /// The path to a claim that is an array.
     Claim(Vec<String>),
     Literals(Vec<Literal>),
+    /// A column that is an array.
+    Column(String),
 }
 
 /// A rule that cannot be read.
@@ -257,6 +268,11 @@ impl Parser {
         let is_not = self.take_word("not");
         if self.take_word("in") {
             let several = self.several()?;
+            let columns = matches!((&left, &several), (Operand::Column(_), Several::Column(_)));
+            if columns {
+                self.next = place;
+                return Err(self.refuse("two columns cannot be compared with each other".into()));
+            }
             return Ok(negated_if(is_not, Tree::In(left, several)));
         }
         if is_not {
@@ -265,7 +281,7 @@ impl Parser {
         let comparator = self.comparator()?;
         let right = self.operand()?;
         let columns = [&left, &right].map(|side| matches!(side, Operand::Column(_)));
-        let is_equality = matches!(comparator, Comparator::Eq | Comparator::Neq);
+        let is_equality = matches!(comparator, Comparison::Eq | Comparison::Neq);
         let why = match columns {
             [true, true] => "two columns cannot be compared with each other",
             [false, false] if !is_equality => {
@@ -277,15 +293,15 @@ impl Parser {
         Err(self.refuse(why.to_owned()))
     }
 
-    fn comparator(&mut self) -> Result<Comparator, Malformed> {
+    fn comparator(&mut self) -> Result<Comparison, Malformed> {
         for (sign, comparator) in [
-            ("=", Comparator::Eq),
-            ("<>", Comparator::Neq),
-            ("!=", Comparator::Neq),
-            ("<=", Comparator::Lte),
-            (">=", Comparator::Gte),
-            ("<", Comparator::Lt),
-            (">", Comparator::Gt),
+            ("=", Comparison::Eq),
+            ("<>", Comparison::Neq),
+            ("!=", Comparison::Neq),
+            ("<=", Comparison::Lte),
+            (">=", Comparison::Gte),
+            ("<", Comparison::Lt),
+            (">", Comparison::Gt),
         ] {
             if self.take_sign(sign) {
                 return Ok(comparator);
@@ -299,7 +315,13 @@ impl Parser {
             return Ok(Several::Claim(self.path()?));
         }
         if !self.take_sign("(") {
-            return Err(self.expected("a claim or a list such as ('a', 'b')"));
+            return match self.operand()? {
+                Operand::Column(name) => Ok(Several::Column(name)),
+                _ => {
+                    self.next -= 1;
+                    Err(self.expected("a claim, a column or a list such as ('a', 'b')"))
+                }
+            };
         }
         let mut literals = Vec::new();
         loop {

@@ -1,0 +1,271 @@
+//! Ways around a row rule, and that there are none: whatever is asked, the answer is the one that an administrator gets who
+//! asks for the same and for the visible rows alone.
+
+use gobo_tests::{Answer, wait_until};
+use serde_json::{Value, json};
+
+use super::rows::{order, shop};
+use super::{Guarded, bearer, jwt_for};
+use crate::scene::append;
+
+const RULE: &str = "[read_models.orders]\nrows = \"user_id = claim.sub\"";
+
+/// Somebody's requests.
+struct Asks<'g> {
+    guarded: &'g Guarded,
+    token: String,
+}
+
+impl Asks<'_> {
+    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let bearer = bearer(&self.token);
+        let headers = [headers, &[("authorization", bearer.as_str())]].concat();
+        self.guarded.gobo.request(method, path, &headers, b"")
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[])
+    }
+}
+
+fn people(guarded: &Guarded) -> [Asks<'_>; 3] {
+    let somebody = |name: &str| Asks {
+        guarded,
+        token: jwt_for(json!({"role": "read", "sub": name})),
+    };
+    let admin = Asks {
+        guarded,
+        token: guarded.admin.clone(),
+    };
+    [somebody("alice"), somebody("bob"), admin]
+}
+
+/// What an answer says of rows: the rest is about freshness, or names the query.
+fn told(answer: &Answer) -> (u16, String, Option<String>) {
+    let range = answer.header("content-range").map(str::to_owned);
+    (answer.status, answer.text(), range)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_query_shows_more_than_the_visible_rows() {
+    let shop = shop(RULE).await;
+    let [alice, _, admin] = people(&shop);
+    let queries = [
+        "select=*",
+        "select=order_id,user_id&order=user_id.desc",
+        "user_id=eq.bob",
+        "user_id=neq.alice",
+        "user_id=in.(bob,alice)",
+        "user_id=not.is.null",
+        "or=(user_id.eq.bob,user_id.eq.alice)",
+        "or=(user_id.eq.alice,order_id.gte.a)",
+        "not.and=(user_id.eq.alice,price.gt.0)",
+        "and=(or(user_id.eq.bob,price.gt.0),not.or(order_id.eq.a1))",
+        "user_id=eq.alice&user_id=eq.bob",
+        "order_id=eq.b1",
+        "order_id=like.b*",
+        "price=gt.1&order=price.desc&limit=2",
+        "order=price&offset=1",
+        "order=price&limit=1&offset=4",
+        "limit=0",
+        "select=_position,order_id&_position=gte.2",
+        "order=created_at.desc.nullsfirst",
+    ];
+    for query in queries {
+        for count in ["exact", "planned", "estimated"] {
+            for accept in [
+                "application/json",
+                "text/csv",
+                "application/vnd.pgrst.object+json",
+            ] {
+                for method in ["GET", "HEAD"] {
+                    let prefer = format!("count={count}");
+                    let headers = [("prefer", prefer.as_str()), ("accept", accept)];
+                    let seen = alice.ask(method, &format!("/read/orders?{query}"), &headers);
+                    // An administrator's counts may be the planner's: theirs are compared exactly.
+                    let headers = [("prefer", "count=exact"), ("accept", accept)];
+                    let expected = admin.ask(
+                        method,
+                        &format!("/read/orders?{query}&user_id=eq.alice"),
+                        &headers,
+                    );
+                    assert_eq!(
+                        told(&seen),
+                        told(&expected),
+                        "{method} {query} {count} {accept}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_and_cursors_reach_no_hidden_row() {
+    let shop = shop(RULE).await;
+    let [alice, bob, admin] = people(&shop);
+    for range in ["0-0", "1-2", "0-99", "3-4"] {
+        let headers = [
+            ("range", range),
+            ("range-unit", "items"),
+            ("prefer", "count=exact"),
+        ];
+        let seen = alice.ask("GET", "/read/orders?order=price", &headers);
+        let expected = admin.ask("GET", "/read/orders?order=price&user_id=eq.alice", &headers);
+        assert_eq!(told(&seen), told(&expected), "{range}");
+    }
+    // A cursor of somebody else says where to go on, and not what is seen there.
+    let page = admin
+        .get("/read/orders?select=order_id&order=price&limit=1")
+        .expect(200);
+    let cursor = page.header("gobo-next-cursor").unwrap();
+    let path = format!("/read/orders?select=order_id&order=price&limit=2&cursor={cursor}");
+    assert_eq!(
+        bob.get(&path).expect(200).json(),
+        json!([{"order_id": "b1"}, {"order_id": "b2"}])
+    );
+    assert_eq!(
+        alice.get(&path).expect(200).json(),
+        json!([{"order_id": "a2"}, {"order_id": "a3"}])
+    );
+    // The last visible row is the last: nothing says that there are more.
+    let all = alice.get("/read/orders?order=price&limit=3").expect(200);
+    assert!(
+        all.header("gobo-next-cursor").is_none() && all.header("link").is_none(),
+        "{all:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hidden_row_is_answered_as_one_that_does_not_exist() {
+    let shop = shop(RULE).await;
+    let [alice, ..] = people(&shop);
+    alice.get("/read/orders/a1").expect(200);
+    for query in ["", "?select=price", "?min_position=1"] {
+        let hidden = alice.get(&format!("/read/orders/b1{query}"));
+        let absent = alice.get(&format!("/read/orders/zz{query}"));
+        assert_eq!(hidden.status, 404, "{query}");
+        assert_eq!(hidden.text().replace("b1", "zz"), absent.text(), "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_was_shown_is_not_confirmed_to_another() {
+    let shop = shop(RULE).await;
+    let [alice, bob, admin] = people(&shop);
+    for path in [
+        "/read/orders",
+        "/read/orders?select=order_id",
+        "/read/orders/b1",
+    ] {
+        for other in [&bob, &admin] {
+            let theirs = other.get(path).expect(200);
+            let tag = theirs.header("etag").unwrap();
+            let answer = alice.ask("GET", path, &[("if-none-match", tag)]);
+            assert_ne!(answer.status, 304, "{path}");
+            assert!(!answer.text().contains("bob"), "{path}: {}", answer.text());
+        }
+    }
+    // Asked again and again by everybody, which is when answers come from a cache.
+    for _ in 0..3 {
+        let seen = |who: &Asks<'_>| {
+            let rows = who.get("/read/orders?select=user_id").expect(200).json();
+            let mut users: Vec<String> = rows
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|row| row["user_id"].to_string())
+                .collect();
+            users.dedup();
+            users
+        };
+        assert_eq!(seen(&alice), ["\"alice\""]);
+        assert_eq!(seen(&bob), ["\"bob\""]);
+        assert_eq!(seen(&admin).len(), 5);
+        alice.get("/read/orders/b1").expect(404);
+        bob.get("/read/orders/b1").expect(200);
+    }
+    let tag = alice
+        .get("/read/orders")
+        .expect(200)
+        .header("etag")
+        .unwrap()
+        .to_owned();
+    alice
+        .ask("GET", "/read/orders", &[("if-none-match", &tag)])
+        .expect(304);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_shows_new_rows_to_those_who_may_see_them() {
+    let shop = shop(RULE).await;
+    let [alice, bob, _] = people(&shop);
+    let position = append(&shop.database, &[order("b3", "bob", "9")]).await[0];
+    let path = format!(
+        "/read/orders?select=order_id&order=price.desc&limit=1&min_position={position}&wait=30"
+    );
+    assert_eq!(
+        alice.get(&path).expect(200).json(),
+        json!([{"order_id": "a3"}])
+    );
+    assert_eq!(
+        bob.get(&path).expect(200).json(),
+        json!([{"order_id": "b3"}])
+    );
+    for preference in ["stale=ok", "count=exact, stale=ok"] {
+        let answer = alice
+            .ask(
+                "GET",
+                "/read/orders?min_position=999999&wait=0",
+                &[("prefer", preference)],
+            )
+            .expect(200);
+        assert!(!answer.text().contains("bob"), "{}", answer.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_past_is_seen_under_the_rule_of_today() {
+    let shop = shop(RULE).await;
+    let [alice, bob, _] = people(&shop);
+    let made = shop.gobo.command(&[
+        "snapshot",
+        "orders",
+        "--as",
+        "before",
+        "--token",
+        &shop.admin,
+    ]);
+    assert!(made.status.success(), "{made:?}");
+    let rows = |who: &Asks<'_>| -> Value {
+        wait_until("the past", || {
+            match who.get("/read/orders?select=order_id&order=order_id&as_of=before") {
+                answer if answer.status == 200 => Ok(answer.json()),
+                answer => Err(answer),
+            }
+        })
+    };
+    assert_eq!(
+        rows(&alice),
+        json!([{"order_id": "a1"}, {"order_id": "a2"}, {"order_id": "a3"}])
+    );
+    assert_eq!(rows(&bob), json!([{"order_id": "b1"}, {"order_id": "b2"}]));
+    alice.get("/read/orders/b1?as_of=before").expect(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_no_way_around_for_who_may_only_read() {
+    let shop = shop(RULE).await;
+    let [alice, ..] = people(&shop);
+    for path in [
+        "/events",
+        "/streams/order-b1/events",
+        "/admin/projections",
+        "/admin/projections/orders",
+        "/metrics",
+        "/console",
+        "/console/projections/orders",
+    ] {
+        alice.get(path).expect(403);
+    }
+}
