@@ -6,6 +6,7 @@
 mod access;
 mod backup;
 mod boundaries;
+mod clients;
 mod cluster;
 mod compare;
 mod console;

@@ -1,11 +1,16 @@
 //! Reading read models over HTTP.
 
 mod bench;
-mod embed;
+mod corpus;
 mod counts;
+mod embed;
 mod filters;
 mod formats;
 mod freshness;
+mod injection;
+mod operators;
 mod pages;
 mod problems;
+mod random;
 mod rows;
+mod shown;

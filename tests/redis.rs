@@ -1,5 +1,6 @@
 //! Redis is optional: what happens when it is away, slow, or not what it was.
 
+mod feed;
 mod ingest;
 
 use gobo_tests::{Database, Gobo, Persistence, Redis, own_redis, wait_until};

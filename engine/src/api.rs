@@ -26,6 +26,7 @@ use tower_service::Service;
 
 use crate::access::Access;
 use crate::config::Config;
+use crate::feed::publish::Published;
 use crate::redis::Redis;
 use admin::Admin;
 use guard::Guard;
@@ -87,6 +88,8 @@ pub struct Rooms {
     pub admin: Admin,
     /// For `/metrics`.
     pub redis: Option<Redis>,
+    /// For `/metrics`.
+    pub published: Published,
 }
 
 /// Everything but health, composed.
@@ -99,7 +102,7 @@ pub fn router(config: &Config, rooms: Rooms) -> Router {
         .merge(admin::router(rooms.admin.clone()))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
-    metrics::measured(router, rooms.admin, rooms.redis)
+    metrics::measured(router, rooms.admin, rooms.redis, rooms.published)
         .layer(DefaultBodyLimit::max(config.api.max_body_bytes))
 }
 

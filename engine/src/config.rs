@@ -4,6 +4,7 @@
 
 mod access;
 mod example;
+mod feed;
 mod live;
 mod read;
 mod redis;
@@ -20,6 +21,7 @@ use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
 pub use access::{Access, Anonymous, Cors, Jwt, ReadModelSettings, Secret, is_role, usable_secret};
+pub use feed::FeedTo;
 pub use live::Live;
 pub use read::ConfigError;
 pub use redis::RedisSettings;
@@ -170,6 +172,8 @@ pub struct Api {
     pub max_requests: usize,
     /// Rows or events in one answer.
     pub max_rows: usize,
+    /// What the planner may expect a reader's query to cost; 0: anything.
+    pub max_cost: u64,
     /// How long a query of a reader may run.
     pub statement_timeout_ms: u64,
     /// How long a request may wait for a position.
@@ -314,6 +318,7 @@ impl Default for Api {
             max_connections: 1_024,
             max_requests: 512,
             max_rows: 1_000,
+            max_cost: 0,
             statement_timeout_ms: 10_000,
             max_wait_ms: 30_000,
             request_timeout_ms: 60_000,

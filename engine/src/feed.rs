@@ -3,6 +3,7 @@
 //! A read model's commits form a chain: each names the revision before. Where the chain is broken (trimmed, or rows changed
 //! in a way that is not told, such as a promotion) whoever follows has to read the rows anew.
 
+pub mod publish;
 mod trim;
 
 use tokio_postgres::GenericClient;

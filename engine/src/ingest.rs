@@ -272,6 +272,8 @@ impl<S: FnMut(Seen)> Attempt<'_, S> {
             }
         }
         group.acknowledge(&entries).await?;
+        // Mistakes are not found in the order of the stream.
+        refused.sort_by_key(|(entry, _)| entry.place());
         for (entry, reason) in refused {
             group.set_aside(&entry, &reason).await?;
             self.done.refused += 1;

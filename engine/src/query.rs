@@ -27,7 +27,7 @@ pub use nearest::nearest;
 pub use rows::{Answer, Failure, Freshness, answer, checkpoint, freshness};
 
 /// What a query may ask for at most. Everything beyond is refused with the limit's value.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the query string.
     pub query_bytes: usize,
@@ -42,7 +42,7 @@ pub struct Limits {
     /// Characters of one pattern, or of what is searched for.
     pub pattern: usize,
     /// The planner's estimate of a query's cost beyond which it is not run.
-    pub cost: Option<f64>,
+    pub cost: Option<u64>,
     /// Rows of one answer: what `limit` is cut to, and what applies without it.
     pub rows: u64,
     /// Bytes of one answer's rows.

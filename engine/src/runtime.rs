@@ -1,5 +1,6 @@
 //! Composes everything; starts and stops the services.
 
+mod publishing;
 mod readable;
 
 use std::net::SocketAddr;
@@ -143,14 +144,7 @@ pub async fn serve(
         access,
         redis,
     };
-    let starting = start(
-        config,
-        outside,
-        activity,
-        &health,
-        &front,
-        &for_services,
-    );
+    let starting = start(config, outside, activity, &health, &front, &for_services);
     let mut services = tokio::select! {
         () = shutdown.requested() => JoinSet::new(),
         started = starting => {
@@ -257,7 +251,8 @@ async fn start(
     };
     let mut services = JoinSet::new();
     let readable = parts.start_services(&mut services, shutdown);
-    let rooms = parts.rooms(readable).await;
+    let published = parts.start_publishing(&mut services, shutdown);
+    let rooms = parts.rooms(readable, published).await;
     front.open(crate::api::router(&parts.config, rooms));
     let tools = Tools {
         deployer: parts.deployer,
@@ -325,7 +320,11 @@ impl Parts {
         catalog
     }
 
-    async fn rooms(&self, readable: query::catalog::Catalog) -> Rooms {
+    async fn rooms(
+        &self,
+        readable: query::catalog::Catalog,
+        published: feed::publish::Published,
+    ) -> Rooms {
         let Self {
             config, database, ..
         } = self;
@@ -368,6 +367,7 @@ impl Parts {
                 self.access.rules().clone(),
             ),
             redis: self.redis.clone(),
+            published,
         }
     }
 
@@ -401,6 +401,7 @@ fn query_limits(config: &Config) -> query::Limits {
     let defaults = query::Limits::default();
     query::Limits {
         rows: config.api.max_rows as u64,
+        cost: (config.api.max_cost > 0).then_some(config.api.max_cost),
         wait,
         default_wait: defaults.default_wait.min(wait),
         ..defaults

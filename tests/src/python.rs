@@ -25,7 +25,10 @@ pub fn python_venv(requirements: &str) -> PathBuf {
     if !complete.exists() {
         // Half of one, of a process that was ended.
         let _ = fs::remove_dir_all(&venv);
-        run(Command::new("python3").args(["-m", "venv"]).arg(&venv));
+        let python3 = gobo_cluster::install_python().expect("Python for the tests");
+        run(Command::new(python3.program)
+            .args(["-m", "venv"])
+            .arg(&venv));
         run(pip(&python).arg("-r").arg(&requirements));
         fs::write(&complete, "").expect("mark the virtual environment");
     }
@@ -47,7 +50,7 @@ fn pip(python: &Path) -> Command {
 fn run(command: &mut Command) {
     let output = command
         .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}; is Python 3 installed?"));
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
         output.status.success(),
         "{command:?}: {}{}",

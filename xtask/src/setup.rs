@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::build::TARGET;
 
-/// Checks for a C compiler, adds the WebAssembly target, and finds or installs PostgreSQL and Redis.
+/// Checks for a C compiler, adds the WebAssembly target, and finds or installs PostgreSQL, Redis, and what the tests of
+/// clients run with.
 pub fn run() -> Result<()> {
     c_compiler()?;
     wasm_target()?;
@@ -19,6 +20,10 @@ pub fn run() -> Result<()> {
     );
     let redis = gobo_cluster::install_redis()?;
     eprintln!("Redis {} at {}", redis.version, redis.path.display());
+    let node = gobo_cluster::install_node()?;
+    eprintln!("Node.js {}", node.version);
+    let python = gobo_cluster::install_python()?;
+    eprintln!("{} as {}", python.version, python.program);
     Ok(())
 }
 

@@ -1,4 +1,6 @@
-//! Installs a server from the system's packages.
+//! Installs servers, and what tests run besides, from the system's packages.
+
+mod tools;
 
 use std::process::{Command, ExitStatus};
 
@@ -8,7 +10,9 @@ use crate::binaries::{self, Binaries};
 use crate::machine::Machine;
 use crate::redis::program::{self, Program};
 
-/// A server and what the package managers call it.
+pub use tools::{Tool, install_node, install_python};
+
+/// A program and what the package managers call it.
 #[derive(Debug)]
 pub(crate) struct Package {
     /// How people call it.

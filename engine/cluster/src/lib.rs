@@ -24,7 +24,7 @@ mod trouble;
 
 pub use binaries::{Binaries, find_binaries};
 pub use cluster::Cluster;
-pub use install::{install_postgresql, install_redis};
+pub use install::{Tool, install_node, install_postgresql, install_python, install_redis};
 pub use redis::RedisServer;
 pub use place::remove_data;
 pub use settings::{Options, PORT, ROLE};

@@ -242,7 +242,7 @@ mod tests {
             if let Some(origin) = origin {
                 headers.insert(header::ORIGIN, origin.parse().unwrap());
             }
-            names_this_machine(&Uri::from_static("/events"), &headers)
+            names_this_machine(&Uri::from_static("/events"), &headers, None)
                 .map_err(|problem| problem.status().as_u16())
         };
         assert_eq!(check("localhost:7171", None), Ok(()));

@@ -3,6 +3,8 @@
 //! Every node tells of every generation, as the database has it; rates are known where a loop runs. There are as many
 //! series as there are projections, generations and read models: nothing that an event or a client says becomes a label.
 
+mod redis;
+
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +21,7 @@ use tokio::time::Instant;
 use super::admin::Admin;
 use super::admin::status::{GenerationStatus, State, all_generations};
 use crate::event::Position;
+use crate::feed::publish::Published;
 use crate::redis::Redis;
 use crate::source;
 
@@ -57,16 +60,23 @@ struct Seen {
 struct Room {
     admin: Admin,
     redis: Option<Redis>,
+    published: Published,
     traffic: Arc<Traffic>,
     pace: Arc<Pace>,
 }
 
 /// Adds `/metrics` to `router`, and counts the answers of all of it.
-pub fn measured(router: Router, admin: Admin, redis: Option<Redis>) -> Router {
+pub fn measured(
+    router: Router,
+    admin: Admin,
+    redis: Option<Redis>,
+    published: Published,
+) -> Router {
     let traffic: Arc<Traffic> = Arc::default();
     let room = Room {
         admin,
         redis,
+        published,
         traffic: traffic.clone(),
         pace: Arc::default(),
     };
@@ -95,7 +105,7 @@ async fn metrics(Shared(room): Shared<Room>) -> Response {
     let mut page = Page::default();
     process(&mut page, &room);
     if let Some(redis) = &room.redis {
-        of_redis(&mut page, redis);
+        redis::server(&mut page, redis);
     }
     // What is known of this process is told also while the database is away.
     let generations = all_generations(&room.admin).await;
@@ -108,6 +118,7 @@ async fn metrics(Shared(room): Shared<Room>) -> Response {
     );
     if let Ok(generations) = generations {
         deployed(&mut page, &generations);
+        redis::feeds(&mut page, &room.published, &generations);
         rebuilds(&mut page, &room.pace, &generations);
     }
     ([(header::CONTENT_TYPE, FORMAT)], page.text).into_response()
@@ -160,28 +171,6 @@ fn process(page: &mut Page, room: &Room) {
         heads
             .iter()
             .map(|(name, head)| (vec![("source", *name)], head.position as f64)),
-    );
-}
-
-fn of_redis(page: &mut Page, redis: &Redis) {
-    let seen = redis.observed();
-    let up = if seen.trouble.is_none() { 1.0 } else { 0.0 };
-    page.family(
-        "gobo_redis_up",
-        Kind::Gauge,
-        "Whether Redis is used: 0 while it is away, or too slow.",
-        [(Vec::new(), up)],
-    );
-    let outcomes = [
-        ("answered", seen.answered),
-        ("failed", seen.failed),
-        ("skipped", seen.skipped),
-    ];
-    page.family(
-        "gobo_redis_commands_total",
-        Kind::Counter,
-        "Commands for Redis: answered, failed (no answer in time, or refused), skipped (not sent while it is not used).",
-        outcomes.map(|(outcome, count)| (vec![("outcome", outcome)], count as f64)),
     );
 }
 

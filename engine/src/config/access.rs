@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Config;
+use super::feed::FeedTo;
 use super::read::ConfigError;
 use super::validate::{refuse, within};
 use crate::query::rules::Rule;
@@ -97,6 +98,9 @@ pub struct ReadModelSettings {
     /// Which rows they see.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<String>,
+    /// Where its changes are published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feed: Option<FeedTo>,
 }
 
 /// A text that is never shown.

@@ -7,7 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::Config;
 use super::read::ConfigError;
 use super::validate::{refuse, within};
+use crate::feed::publish::Streams;
 use crate::redis::{Redis, Settings};
+
+/// How long publishing a commit may take.
+const FEED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `[redis]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -20,6 +24,10 @@ pub struct RedisSettings {
     pub timeout_ms: u64,
     /// What every key begins with.
     pub prefix: String,
+    /// Entries that the stream of a feed keeps, about.
+    pub feed_entries: usize,
+    /// For how many hours the stream of a generation is kept that is live no longer.
+    pub feed_retired_hours: u32,
 }
 
 impl Default for RedisSettings {
@@ -28,6 +36,8 @@ impl Default for RedisSettings {
             url: String::new(),
             timeout_ms: 50,
             prefix: "gobo:".into(),
+            feed_entries: 100_000,
+            feed_retired_hours: 24,
         }
     }
 }
@@ -41,12 +51,39 @@ impl RedisSettings {
             prefix: self.prefix.clone(),
         })
     }
+
+    /// The same for feeds, whose commands are large and in nobody's way.
+    pub fn feed_settings(&self) -> Option<Settings> {
+        let settings = self.settings()?;
+        Some(Settings {
+            timeout: settings.timeout.max(FEED_TIMEOUT),
+            ..settings
+        })
+    }
+
+    /// How streams are kept.
+    pub fn streams(&self) -> Streams {
+        Streams {
+            entries: self.feed_entries,
+            retired: Duration::from_secs(u64::from(self.feed_retired_hours) * 3_600),
+        }
+    }
 }
 
 impl Config {
     pub(super) fn check_redis(&self) -> Result<(), ConfigError> {
         let redis = &self.redis;
         within("redis.timeout_ms", redis.timeout_ms, 1..=10_000)?;
+        within(
+            "redis.feed_entries",
+            redis.feed_entries,
+            1_000..=1_000_000_000,
+        )?;
+        within(
+            "redis.feed_retired_hours",
+            redis.feed_retired_hours,
+            1..=100_000,
+        )?;
         let simple = |c: char| c.is_ascii_graphic() && !"{}*?[]\\".contains(c);
         if redis.prefix.len() > 100 || !redis.prefix.chars().all(simple) {
             return refuse(

@@ -25,6 +25,7 @@ impl Config {
         self.check_read_schema()?;
         self.check_numbers()?;
         self.check_redis()?;
+        self.check_feeds()?;
         self.check_names()?;
         self.check_access()
     }
@@ -260,6 +261,10 @@ mod tests {
         check("[redis]\ntimeout_ms = 0", "redis.timeout_ms");
         check("[redis]\nurl = 'http://host'", "redis.url: http://host");
         check("[redis]\nprefix = 'a b'", "redis.prefix");
+        check(
+            "[read_models.orders]\nfeed = 'redis'",
+            "read_models.orders.feed: there is no Redis",
+        );
         check(
             "[projections.orders]\nsource = 'shop'",
             "projections.orders.source",

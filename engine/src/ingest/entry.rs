@@ -99,6 +99,12 @@ impl Entry {
         serde_json::to_vec(&line).map_err(|error| error.to_string())
     }
 
+    /// Its place in the stream: ids are two numbers.
+    pub(super) fn place(&self) -> (u64, u64) {
+        let mut parts = self.id.splitn(2, '-').map(|part| part.parse().unwrap_or(0));
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+    }
+
     /// When it was added, if its id is one that Redis made: those begin with the milliseconds since 1970.
     pub(super) fn moment(&self) -> Option<Micros> {
         let (milliseconds, _) = self.id.split_once('-')?;

@@ -80,6 +80,8 @@ pub struct Plan<'m> {
     pub offset: i64,
     /// Rows of related read models, shown or not.
     pub embeds: Vec<Arc<Embedded<'m>>>,
+    /// The planner's estimate of the cost beyond which it is not run.
+    pub max_cost: Option<u64>,
 }
 
 impl<'m> Plan<'m> {
@@ -206,6 +208,7 @@ pub fn rows<'m>(
         limit: request.limit.unwrap_or(limits.rows).min(limits.rows),
         offset: request.offset,
         embeds,
+        max_cost: limits.cost,
     })
 }
 
@@ -253,6 +256,8 @@ pub fn row<'m>(
         limit: 1,
         offset: 0,
         embeds,
+        // Found by the key.
+        max_cost: None,
     })
 }
 

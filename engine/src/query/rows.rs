@@ -69,6 +69,14 @@ pub enum Failure {
         /// How many they have.
         bytes: i64,
     },
+    /// The planner expects the statement to cost more than is allowed.
+    #[error("the query is expected to cost {cost}, and {most} is allowed")]
+    TooCostly {
+        /// What it expects.
+        cost: u64,
+        /// What is allowed.
+        most: u64,
+    },
     /// Anything else that PostgreSQL says.
     #[error(transparent)]
     Database(Error),
@@ -85,6 +93,9 @@ pub async fn answer(
     shape: Shape,
 ) -> Result<Answer, Failure> {
     let statement = sql::rows(plan, target, shape);
+    if let Some(most) = plan.max_cost {
+        affordable(pool, &statement, most).await?;
+    }
     let row = run(pool, &statement).await?.ok_or(Failure::Gone)?;
     let read = || -> Result<_, Error> {
         let found: i64 = row.try_get("count")?;
@@ -118,10 +129,27 @@ pub async fn answer(
         count,
         total,
         body,
+        // Groups have no place to continue from, nor have rows that are sorted by embedded ones.
         next: last
             .filter(|_| is_more)
             .and_then(|values| plan.cursor(values)),
     })
+}
+
+/// Refuses a statement that the planner expects to cost more than `most`.
+async fn affordable(pool: &Pool, statement: &Statement, most: u64) -> Result<(), Failure> {
+    let explain = Statement {
+        text: format!("explain (format json) {}", statement.text),
+        parameters: statement.parameters.clone(),
+    };
+    let row = run(pool, &explain).await?.ok_or(Failure::Gone)?;
+    let explained: serde_json::Value = row.try_get(0).map_err(Failure::Database)?;
+    let cost = explained[0]["Plan"]["Total Cost"].as_f64().unwrap_or(0.0);
+    // A cost is never negative, and one beyond all numbers is cut to the greatest.
+    match cost.ceil() as u64 {
+        cost if cost > most => Err(Failure::TooCostly { cost, most }),
+        _ => Ok(()),
+    }
 }
 
 /// How many rows the planner expects, pages aside.

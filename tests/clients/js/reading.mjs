@@ -246,7 +246,8 @@ await check('errors', async () => {
   }
 })
 await check('throwOnError', async () => {
-  await assert.rejects(books().select('titel').throwOnError(), (error) => {
+  // A query is sent by its then().
+  await assert.rejects(books().select('titel').throwOnError().then(), (error) => {
     assert.ok(error instanceof PostgrestError)
     assert.equal(error.code, '42703')
     return true

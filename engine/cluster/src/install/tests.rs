@@ -2,6 +2,7 @@
 //! package would.
 
 mod redis;
+mod tools;
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -191,6 +191,12 @@ pub(super) fn failed(failure: Failure, limits: &Limits) -> Problem {
         .with_hint(
             "filter or sort by the key or an indexed column, ask for fewer rows, or page with a cursor",
         ),
+        Failure::TooCostly { cost, most } => Problem::bad_request(
+            "query_too_costly",
+            format!("the database expects this query to cost {cost}; {most} is allowed"),
+        )
+        .with_details(json!({"cost": cost, "max_cost": most}))
+        .with_hint("filter or sort by the key or an indexed column, or ask for fewer rows"),
         Failure::TooLarge { bytes } => Problem::bad_request(
             "answer_too_large",
             format!(

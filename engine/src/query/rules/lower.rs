@@ -252,7 +252,11 @@ fn compare<'m>(
     negated: bool,
 ) -> Condition<'m> {
     match value_of(other, field, claims) {
-        Some(value) => Condition::Compare(Expression::of(field), comparator(comparison, negated), value),
+        Some(value) => Condition::Compare(
+            Expression::of(field),
+            comparator(comparison, negated),
+            value,
+        ),
         None => always(false),
     }
 }
@@ -275,7 +279,10 @@ fn one_of<'m>(
         // It might be the very value of the row.
         return always(false);
     }
-    let one_of = Condition::In(Expression::of(field), values.into_iter().flatten().collect());
+    let one_of = Condition::In(
+        Expression::of(field),
+        values.into_iter().flatten().collect(),
+    );
     match negated {
         true => Condition::Not(Box::new(one_of)),
         false => one_of,

@@ -1,0 +1,194 @@
+//! What must hold for any query string: reading, checking and writing the statement do not panic, every parameter of
+//! the text is there, and the text is made of the engine's own words alone.
+
+use std::collections::BTreeSet;
+
+use gobo::query::catalog::Standing;
+use gobo::query::rules::Sight;
+use gobo::query::sql::{Count, Lines, Shape, Statement, Target};
+use gobo::query::{Limits, Refusal, parse, plan, scan, sql};
+use gobo::read_model::{Column, ReadModel};
+
+/// A read model with columns of all types, and the words that its statements are made of.
+pub struct Harness {
+    model: ReadModel,
+    limits: Limits,
+    words: BTreeSet<String>,
+}
+
+const COLUMNS: [(&str, &str); 16] = [
+    ("id", "int4"),
+    ("flag", "bool"),
+    ("i2", "int2"),
+    ("i8", "int8"),
+    ("f4", "float4"),
+    ("f8", "float8"),
+    ("num", "numeric"),
+    ("txt", "text"),
+    ("bin", "bytea"),
+    ("uid", "uuid"),
+    ("day", "date"),
+    ("at", "timestamptz"),
+    ("raw", "json"),
+    ("doc", "jsonb"),
+    ("tags", "text[]"),
+    ("nums", "int8[]"),
+];
+
+/// A reader's own text in the queries below. No statement may contain it.
+const MARK: &str = "zqzq";
+
+/// Queries that between them use everything a statement can contain.
+const BASELINE: [&str; 24] = [
+    "",
+    "select=*,_position,_revision,_updated_at",
+    "select=zqzq:id,x:doc->zqzq,doc->>\"zqzq.\",doc->0->-1",
+    "select=tags->0,nums->>1&order=tags->zqzq.desc.nullslast,flag.asc.nullsfirst",
+    "select=count(),a:id.sum(),b:f8.avg(),c:txt.min(),d:at.max(),e:doc.count(),flag,txt&order=flag.desc,a",
+    "select=zqzq:id::text,b:id::smallint,c:id::int,d:id::bigint,e:id::real,f:id::float8,g:id::numeric,h:flag::bool",
+    "select=a:txt::bytea,b:txt::uuid,c:txt::date,d:txt::timestamptz,e:txt::json,f:txt::jsonb,g:tags::text[]",
+    "select=a:txt::int2[],b:txt::int4[],c:txt::int8[],d:txt::float4[],e:txt::float8[],f:txt::numeric[],g:txt::bool[]",
+    "select=a:txt::bytea[],b:txt::uuid[],c:txt::date[],d:txt::timestamptz[]",
+    "txt=eq.zqzq&txt=neq.zqzq&txt=gt.zqzq&txt=gte.zqzq&txt=lt.zqzq&txt=lte.zqzq&txt=isdistinct.zqzq",
+    "txt=like.*zqzq&txt=ilike.zqzq&txt=match.zqzq&txt=imatch.zqzq",
+    "txt=like(any).{zqzq}&txt=eq(all).{\"zqzq\"}",
+    "tags=cs.{zqzq}&tags=cd.{zqzq}&tags=ov.{zqzq}&tags=in.(\"{zqzq}\",{})",
+    "txt=in.(zqzq,\"zqzq\")&txt=in.()&doc->>zqzq=in.(zqzq)",
+    "flag=is.true&flag=is.false&flag=is.unknown&flag=is.null&flag=is.not_null&flag=not.is.true",
+    "or=(txt.eq.zqzq,not.and(txt.eq.\"zqzq\",doc->zqzq.cs.\"zqzq\"))&not.or=(txt.eq.zqzq)",
+    "txt=fts.zqzq&txt=plfts.zqzq&txt=phfts.zqzq&txt=wfts.zqzq",
+    "order=id.desc&limit=5&offset=7",
+    "order=txt.desc,id.asc,doc->>zqzq",
+    "select=id,zqzq:txt::date&order=zqzq",
+    // Cursors: of one direction, and of several with NULLs.
+    "cursor=eyJ2IjoxLCJtIjoidGhpbmdzIiwibyI6ImlkLmFzYyIsImsiOlsiMSJdfQ",
+    "order=txt.desc&cursor=eyJ2IjoxLCJtIjoidGhpbmdzIiwibyI6InR4dC5kZXNjLm51bGxzZmlyc3QsaWQuZGVzYyIsImsiOlsienF6cSIsIjEiXX0",
+    "order=txt&cursor=eyJ2IjoxLCJtIjoidGhpbmdzIiwibyI6InR4dC5hc2MubnVsbHNsYXN0LGlkLmFzYyIsImsiOltudWxsLCIxIl19",
+    "order=txt.nullsfirst&cursor=eyJ2IjoxLCJtIjoidGhpbmdzIiwibyI6InR4dC5hc2MubnVsbHNmaXJzdCxpZC5hc2MiLCJrIjpbbnVsbCwiMSJdfQ",
+];
+
+const CONFIGURATIONS: &str = "simple arabic armenian basque catalan danish dutch english finnish french german greek hindi hungarian \
+    indonesian irish italian lithuanian nepali norwegian portuguese romanian russian serbian spanish swedish tamil turkish yiddish";
+
+impl Harness {
+    /// Learns the words from queries that use everything.
+    pub fn new() -> Self {
+        let column = |(name, kind): (&str, &str)| Column {
+            name: name.to_owned(),
+            kind: kind.parse().expect("a type of the contract"),
+            nullable: name != "id",
+            comment: None,
+        };
+        let mut harness = Self {
+            model: ReadModel {
+                name: "things".to_owned(),
+                comment: None,
+                per_stream: false,
+                key: vec![0],
+                columns: COLUMNS.map(column).into(),
+                indexes: Vec::new(),
+                references: Vec::new(),
+            },
+            limits: Limits::default(),
+            words: BTreeSet::new(),
+        };
+        for (name, _) in COLUMNS {
+            harness.words.insert(format!("\"{name}\""));
+        }
+        let configured = CONFIGURATIONS
+            .split_whitespace()
+            .map(|name| format!("txt=wfts({name}).zqzq"));
+        let queries = BASELINE.map(str::to_owned).into_iter().chain(configured);
+        for query in queries {
+            let statements = harness
+                .statements(&query)
+                .unwrap_or_else(|refusal| panic!("{query}: {refusal}"));
+            for statement in statements {
+                assert!(
+                    !statement.text.contains(MARK),
+                    "{query}: {}",
+                    statement.text
+                );
+                harness.words.extend(words(&statement.text));
+            }
+        }
+        harness
+    }
+
+    /// Whether the query was accepted, having checked what must hold.
+    pub fn check(&self, query: &str) -> bool {
+        match self.statements(query) {
+            Ok(statements) => {
+                statements
+                    .iter()
+                    .for_each(|one| self.check_statement(query, one));
+                true
+            }
+            Err(refusal) => {
+                assert!(!refusal.code.is_empty() && !refusal.message.is_empty());
+                // A refusal repeats a little of what it is about, and no more.
+                assert!(refusal.to_string().len() < 4_000, "{query}: {refusal}");
+                false
+            }
+        }
+    }
+
+    fn check_statement(&self, query: &str, statement: &Statement) {
+        for word in words(&statement.text) {
+            let is_number = word.bytes().all(|b| b.is_ascii_digit());
+            let is_parameter = word.strip_prefix('$').is_some_and(|number| {
+                let number = number.parse::<usize>();
+                number.is_ok_and(|n| (1..=statement.parameters.len()).contains(&n))
+            });
+            let is_column = word
+                .strip_prefix('c')
+                .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+            assert!(
+                is_number || is_parameter || is_column || self.words.contains(&word),
+                "{query:?} writes {word:?}: {}",
+                statement.text
+            );
+        }
+    }
+
+    /// The statements of a query, in all forms of an answer.
+    fn statements(&self, query: &str) -> Result<Vec<Statement>, Refusal> {
+        let parameters = scan::parameters(query, &self.limits)?;
+        plan::check_names(&parameters, &self.model)?;
+        let request = parse::parse(&parameters, &self.limits)?;
+        let plan = plan::rows(&self.model, &request, &self.limits, Sight::Everything)?;
+        let target = Target {
+            generation: 1,
+            standing: Standing::Live,
+            schema: "gobo_g1",
+            min_position: request.min_position,
+            answer_bytes: self.limits.answer_bytes,
+        };
+        let shapes = [
+            (Lines::Json, None),
+            (Lines::Stripped, Some(Count::Estimated { above: 10 })),
+            (Lines::Csv, Some(Count::Exact)),
+        ];
+        Ok(shapes
+            .map(|(lines, count)| sql::rows(&plan, target, Shape { lines, count }))
+            .into())
+    }
+}
+
+/// The words of SQL: names and literals with their quotes, numbers, parameters, and every other character for itself.
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let end = match first {
+            '"' | '\'' => rest[1..].find(first).map_or(rest.len(), |at| at + 2),
+            c if c.is_alphanumeric() || c == '_' || c == '$' => rest[c.len_utf8()..]
+                .find(|c: char| !c.is_alphanumeric() && c != '_')
+                .map_or(rest.len(), |at| at + c.len_utf8()),
+            c => c.len_utf8(),
+        };
+        words.push(rest[..end].to_owned());
+        rest = &rest[end..];
+    }
+    words
+}
