@@ -357,6 +357,7 @@ impl Parts {
                 catalog: readable.clone(),
                 limits: query_limits(config),
                 loopback: config.listen.ip().is_loopback(),
+                access: self.access.clone(),
             },
             reader: Reader::new(
                 readers,

@@ -176,6 +176,7 @@ impl Jwts {
         Ok(Identity {
             name: format!("jwt {subject} of {issuer}"),
             until,
+            token: None,
             viewer: Viewer {
                 roles: roles.into_iter().take(MOST_ROLES).collect(),
                 claims,
