@@ -86,7 +86,7 @@ pub struct Refusal {
     /// Where it is.
     pub place: Option<Place>,
     /// What there is to choose from, for programs.
-    pub details: Option<serde_json::Value>,
+    pub details: Option<Box<serde_json::Value>>,
 }
 
 /// A place in a query.

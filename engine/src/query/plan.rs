@@ -8,7 +8,7 @@ mod expression;
 mod order;
 mod output;
 
-pub use condition::Condition;
+pub use condition::{Condition, operators};
 pub use embed::{Embedded, Link, Related};
 pub use expression::{Expression, Field};
 pub use order::{By, Sort};

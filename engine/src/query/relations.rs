@@ -213,7 +213,8 @@ fn ambiguous(from: &ReadModel, relation: &Name, found: &[Relation<'_>]) -> Refus
         "Try changing '{shown}' to one of the following: {}. Find the desired relationship in the 'details' key.",
         ways.join(", ")
     ));
-    refusal.details = Some(found.iter().map(|one| one.described(from)).collect());
+    let all: Value = found.iter().map(|one| one.described(from)).collect();
+    refusal.details = Some(Box::new(all));
     refusal
 }
 

@@ -122,7 +122,7 @@ impl From<Refusal> for Problem {
             problem = problem.with_hint(hint);
         }
         if let Some(details) = refusal.details {
-            problem = problem.with_details(details);
+            problem = problem.with_details(*details);
         } else if let Some(place) = refusal.place {
             problem = problem.with_details(json!({"parameter": place.parameter, "at": place.at}));
         }

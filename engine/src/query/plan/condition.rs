@@ -117,7 +117,7 @@ impl Needs {
 }
 
 /// The operators that a type has, by their names in the grammar.
-pub(in crate::query) fn operators(kind: ColumnType) -> Vec<&'static str> {
+pub fn operators(kind: ColumnType) -> Vec<&'static str> {
     let groups: [(Needs, &[&str]); 5] = [
         (
             Needs::Equality,
