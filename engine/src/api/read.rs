@@ -14,12 +14,12 @@ mod wait;
 
 use std::sync::Arc;
 
-use axum::{Extension, Router};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
+use axum::{Extension, Router};
 use deadpool_postgres::Pool;
 
 use self::format::Format;
@@ -30,17 +30,17 @@ use self::prefer::Preferences;
 use self::range::{Extent, Items};
 use self::wait::Wanted;
 use super::problem::Problem;
-pub(super) use errors::as_postgrest;
 use crate::access::Identity;
 use crate::cache::{self, Cache, Found, Representation};
 use crate::query::board::{self, Board, Since};
-use crate::query::catalog::{Catalog, Readable};
+use crate::query::catalog::{Catalog, Models, Readable};
 use crate::query::parse::Request;
-use crate::query::plan::{self, Plan};
+use crate::query::plan::{self, Around, Plan};
 use crate::query::rules::{Rules, Viewer};
 use crate::query::scan::{self, Parameter, Plus};
 use crate::query::sql::{self, Lines, Shape, Statement, Target};
-use crate::query::{Failure, Freshness, Limits, Page, Refusal, as_of, parse};
+use crate::query::{self, Failure, Freshness, Limits, Page, Refusal, as_of, parse};
+pub(super) use errors::as_postgrest;
 
 /// How many generations may come and go during one request, which may have waited for long.
 const MOST_GONE: usize = 3;
@@ -183,6 +183,7 @@ async fn respond(
     }
     let mut gone = 0;
     loop {
+        let models = shared.catalog.models();
         let live = match ask.live() {
             Ok(live) => live,
             Err(problem) => return problem.into_response(),
@@ -191,7 +192,10 @@ async fn respond(
             Ok(response) => return response,
             Err(Stop::Failed(Failure::Gone)) if gone < MOST_GONE => {
                 gone += 1;
-                shared.catalog.refreshed(&live).await;
+                match ask.embeds() {
+                    false => shared.catalog.refreshed(&live).await,
+                    true => shared.catalog.other_than(&models).await,
+                }
             }
             Err(Stop::Failed(failure)) => {
                 return errors::failed(failure, &shared.limits).into_response();
@@ -223,6 +227,19 @@ impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Stop::Refused(refusal.into())
     }
+}
+
+/// The read models of other generations whose rows are embedded, and whose positions mean the same.
+fn embedded<'m>(live: &Readable, models: &'m Models, plan: &Plan<'_>) -> Vec<&'m Readable> {
+    let mut others: Vec<&'m Readable> = Vec::new();
+    for link in plan.links().into_iter().filter(|link| link.shares_source) {
+        let known = others.iter().map(|other| other.generation);
+        if known.chain([live.generation]).all(|known| known != link.generation) {
+            let other = models.live.get(&link.model.name);
+            others.extend(other.map(|other| &**other));
+        }
+    }
+    others
 }
 
 /// One request.
@@ -294,28 +311,44 @@ impl<'a> Ask<'a> {
         errors::unknown_read_model(&self.model, known.filter(|name| self.may_read(name)))
     }
 
+    /// Whether rows of other read models are asked for.
+    fn embeds(&self) -> bool {
+        !parse::embedded(&self.parameters, &self.shared.limits).is_empty()
+    }
+
     async fn answer(&self, live: &Arc<Readable>) -> Result<Response, Stop> {
-        let asked = self.checked(live)?;
-        let wanted = match self.wait(live, &asked.request).await? {
+        let models = self.shared.catalog.models();
+        let asked = self.checked(live, &models)?;
+        let mut wanted = match self.wait(live, &asked.request).await? {
             Ok(wanted) => wanted,
             Err(response) => return Ok(response),
         };
-        let fresh = match &wanted.fresh {
-            Some(fresh) => fresh.clone(),
-            None => self.shared.board.look(live, Since::Lately).await?,
-        };
+        let others = embedded(live, &models, &asked.plan);
+        if let Err(response) = self.wait_for(&others, &asked.request, &mut wanted).await? {
+            return Ok(response);
+        }
         let statement = sql::rows(&asked.plan, asked.target, asked.shape);
         let shown = Representation::of(&statement);
-        if self.headers.contains_key(header::IF_NONE_MATCH)
-            && let Some(tag) = self.tag(live, &fresh, &shown)
-            && headers::matches(self.headers, &tag)
-        {
-            self.shared.cache.spared();
-            let answered = self.answered(live, &fresh, &wanted).await;
-            return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
+        if self.headers.contains_key(header::IF_NONE_MATCH) {
+            let fresh = self.fresh(live, &asked, &wanted).await?;
+            if let Some(tag) = self.tag(live, &fresh, &shown)
+                && headers::matches(self.headers, &tag)
+            {
+                self.shared.cache.spared();
+                let answered = self.answered(live, &fresh, &wanted).await;
+                return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
+            }
         }
         let read = async || self.read(live, &asked, &statement).await;
-        let found = match self.shared.cache.rows(live, fresh, &shown, read).await {
+        let found = match asked.plan.links().is_empty() {
+            true => {
+                let fresh = self.fresh(live, &asked, &wanted).await?;
+                self.shared.cache.rows(live, fresh, &shown, read).await
+            }
+            // What is kept goes by the revision of one read model.
+            false => read().await,
+        };
+        let found = match found {
             Ok(found) => found,
             Err(Failure::Gone) => return Err(Stop::Failed(Failure::Gone)),
             Err(failure) => return Ok(self.failed(live, &wanted, failure).await),
@@ -332,18 +365,42 @@ impl<'a> Ask<'a> {
         })
     }
 
+    /// How fresh the rows are, those of other read models too.
+    async fn fresh(
+        &self,
+        live: &Readable,
+        asked: &Asked<'_>,
+        wanted: &Wanted,
+    ) -> Result<Arc<Freshness>, Failure> {
+        let links = asked.plan.links();
+        if !links.is_empty() {
+            let pool = &self.shared.pool;
+            let fresh = query::freshness(pool, &self.model, asked.target, &links);
+            return fresh.await.map(Arc::new);
+        }
+        match &wanted.fresh {
+            Some(fresh) => Ok(fresh.clone()),
+            None => self.shared.board.look(live, Since::Lately).await,
+        }
+    }
+
     /// What is asked for, checked against the read model as it is in this generation.
-    fn checked<'m>(&self, live: &'m Readable) -> Result<Asked<'m>, Stop> {
+    fn checked<'m>(&'m self, live: &'m Readable, models: &'m Models) -> Result<Asked<'m>, Stop> {
+        let around = Around {
+            models: models.around(live),
+            from: live,
+            rules: &self.shared.rules,
+            viewer: self.viewer,
+        };
         let limits = &self.shared.limits;
-        plan::check_names(&self.parameters, &live.model)?;
+        plan::check_names(&self.parameters, &live.model, limits)?;
         let mut request = parse::parse(&self.parameters, limits)?;
         if let Some(range) = self.range {
             range.narrow(&mut request)?;
         }
-        let sight = self.shared.rules.sight(&self.model, self.viewer);
         let plan = match self.key {
-            None => plan::rows(&live.model, &request, limits, sight)?,
-            Some(key) => plan::row(&live.model, key, &request, limits, sight)?,
+            None => plan::rows(&live.model, &around, &request, limits)?,
+            Some(key) => plan::row(&live.model, &around, key, &request, limits)?,
         };
         let target = Target {
             generation: live.generation,
@@ -356,7 +413,7 @@ impl<'a> Ask<'a> {
         let shape = Shape {
             lines: self.format.lines,
             // What the planner expects comes from statistics of all rows, also of those that this reader may not see.
-            count: count.map(|count| match sight.is_restricted() {
+            count: count.map(|count| match around.is_restricted(&plan) {
                 true => sql::Count::Exact,
                 false => count.of_at_most(limits.rows),
             }),
@@ -384,9 +441,12 @@ impl<'a> Ask<'a> {
         } = asked;
         let began = self.shared.board.begin(live);
         let answer =
-            crate::query::answer(&self.shared.pool, statement, plan, *target, *shape).await?;
+            query::answer(&self.shared.pool, statement, plan, *target, *shape).await?;
         let fresh = Arc::new(answer.freshness);
-        self.shared.board.saw(live, began, fresh.clone());
+        // With rows of others it says how fresh all of them are together.
+        if plan.links().is_empty() {
+            self.shared.board.saw(live, began, fresh.clone());
+        }
         Ok(Found {
             fresh,
             page: Arc::new(answer.page),
@@ -473,10 +533,12 @@ impl<'a> Ask<'a> {
             (true, false) => ("W/", "m"),
             (true, true) => ("W/", "om"),
         };
+        let embedded = fresh.embedded.as_deref().map(|others| format!("-{others}"));
         Some(format!(
-            "{weak}\"{incarnation}-{}-{}-{}{form}\"",
+            "{weak}\"{incarnation}-{}-{}{}-{}{form}\"",
             live.generation,
             fresh.revision,
+            embedded.unwrap_or_default(),
             shown.short()
         ))
     }

@@ -42,6 +42,7 @@ fn at(position: i64, revision: i64) -> Arc<Freshness> {
         position,
         incarnation: Some("a".to_owned()),
         revision,
+        embedded: None,
         dead_letters: 0,
         dead_positions: Vec::new(),
     })

@@ -167,6 +167,26 @@ pub fn parse(parameters: &[Parameter<'_>], limits: &Limits) -> Result<Request, R
     Ok(request)
 }
 
+/// What the embeds of a query's `select` are called, by the names they were given and by their relations. Nothing is
+/// refused here: that comes when the query is read.
+pub fn embedded(parameters: &[Parameter<'_>], limits: &Limits) -> Vec<String> {
+    let select = parameters
+        .iter()
+        .find(|parameter| parameter.name == "select");
+    let selected = select.and_then(|parameter| {
+        let mut scanner = scanner(parameter, "invalid_select");
+        select::read(&mut scanner, limits).ok()
+    });
+    let mut names = Vec::new();
+    for element in selected.unwrap_or_default() {
+        if let Selected::Embed(embed) = element {
+            names.extend(embed.alias.map(|alias| alias.text));
+            names.push(embed.relation.text);
+        }
+    }
+    names
+}
+
 impl Request {
     fn add(&mut self, relations: Vec<Name>, part: Part) {
         if !relations.is_empty() {

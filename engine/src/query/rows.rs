@@ -8,19 +8,21 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Error, Row};
 
-use super::plan::Plan;
+use super::plan::{Link, Plan};
 use super::sql::{self, Bound, Count, Shape, Statement, Target};
 
 /// How fresh a read model's rows are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Freshness {
-    /// The position up to which the rows are complete.
+    /// The position up to which the rows are complete, embedded ones too.
     pub position: i64,
     /// What a revision means does not outlive this: it changes when the server is started (a restored or promoted one has
     /// another history) and when it recovers from a crash, which may take unflushed commits back. Unknown just after one.
     pub incarnation: Option<String>,
     /// The read model's revision.
     pub revision: i64,
+    /// The generations and revisions of embedded rows.
+    pub embedded: Option<String>,
     /// Events that could not be applied; counted up to [`sql::MAX_DEAD_LETTERS`].
     pub dead_letters: i64,
     /// Positions of the first of them.
@@ -133,10 +135,10 @@ pub async fn answer(
         count,
         total,
         body: body.into(),
-        // Groups have no place to continue from.
+        // Groups have no place to continue from, nor have rows that are sorted by embedded ones.
         next: last
-            .filter(|_| is_more && !plan.is_grouped())
-            .map(|values| plan.cursor(values)),
+            .filter(|_| is_more)
+            .and_then(|values| plan.cursor(values)),
     };
     Ok(Answer { freshness, page })
 }
@@ -166,12 +168,18 @@ async fn planned(pool: &Pool, plan: &Plan<'_>, target: Target<'_>) -> Result<u64
 }
 
 /// Asks only how fresh a read model is.
-pub(super) async fn freshness(
+pub async fn freshness(
     pool: &Pool,
     model: &str,
     target: Target<'_>,
+    embedded: &[&Link<'_>],
 ) -> Result<Freshness, Failure> {
-    let Statement { text, parameters } = sql::freshness(target, model);
+    let statement = sql::freshness(target, model, embedded);
+    if !embedded.is_empty() {
+        let row = run(pool, &statement).await?.ok_or(Failure::Gone)?;
+        return fresh(&row).map_err(Failure::Database);
+    }
+    let Statement { text, parameters } = statement;
     let client = pool.get().await?;
     // Prepared, unlike queries: there are as many texts as there are standings.
     let prepared = client.prepare_cached(&text).await.map_err(classify)?;
@@ -204,11 +212,15 @@ pub(super) async fn dead_letters(
 }
 
 fn fresh(row: &Row) -> Result<Freshness, Error> {
+    let position: i64 = row.try_get("position")?;
+    let others: Option<i64> = row.try_get("others_position")?;
+    let dead_letters: i64 = row.try_get("dead_letters")?;
     Ok(Freshness {
-        position: row.try_get("position")?,
+        position: others.map_or(position, |others| others.min(position)),
         incarnation: row.try_get("incarnation")?,
         revision: row.try_get("revision")?,
-        dead_letters: row.try_get("dead_letters")?,
+        embedded: row.try_get("others")?,
+        dead_letters: dead_letters + row.try_get::<_, i64>("others_dead_letters")?,
         dead_positions: row.try_get("dead_positions")?,
     })
 }

@@ -122,7 +122,9 @@ impl From<Refusal> for Problem {
         if let Some(hint) = refusal.hint {
             problem = problem.with_hint(hint);
         }
-        if let Some(place) = refusal.place {
+        if let Some(details) = refusal.details {
+            problem = problem.with_details(*details);
+        } else if let Some(place) = refusal.place {
             problem = problem.with_details(json!({"parameter": place.parameter, "at": place.at}));
         }
         problem

@@ -7,6 +7,7 @@ fn state(incarnation: &str, position: i64, revision: i64) -> Arc<Freshness> {
         position,
         incarnation: Some(incarnation.to_owned()),
         revision,
+        embedded: None,
         dead_letters: 0,
         dead_positions: Vec::new(),
     })
