@@ -1,6 +1,7 @@
 //! What is kept, for whom, and how often it is fetched.
 
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot, watch};
 
