@@ -2,16 +2,23 @@
 //! the text is there, and the text is made of the engine's own words alone.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use gobo::query::catalog::Standing;
-use gobo::query::rules::Sight;
+use gobo::query::board::Slot;
+use gobo::query::catalog::{ByName, Head, Readable, Standing, Upstream};
+use gobo::query::plan::Around;
+use gobo::query::rules::{ADMIN, Rules, Viewer};
 use gobo::query::sql::{Count, Lines, Shape, Statement, Target};
 use gobo::query::{Limits, Refusal, parse, plan, scan, sql};
 use gobo::read_model::{Column, ReadModel};
+use tokio::sync::watch;
 
 /// A read model with columns of all types, and the words that its statements are made of.
-pub struct Harness {
-    model: ReadModel,
+pub(crate) struct Harness {
+    readable: Readable,
+    models: ByName,
+    rules: Rules,
+    viewer: Viewer,
     limits: Limits,
     words: BTreeSet<String>,
 }
@@ -55,7 +62,7 @@ const BASELINE: [&str; 24] = [
     "tags=cs.{zqzq}&tags=cd.{zqzq}&tags=ov.{zqzq}&tags=in.(\"{zqzq}\",{})",
     "txt=in.(zqzq,\"zqzq\")&txt=in.()&doc->>zqzq=in.(zqzq)",
     "flag=is.true&flag=is.false&flag=is.unknown&flag=is.null&flag=is.not_null&flag=not.is.true",
-    "or=(txt.eq.zqzq,not.and(txt.eq.\"zqzq\",doc->zqzq.cs.\"zqzq\"))&not.or=(txt.eq.zqzq)",
+    "or=(txt.eq.zqzq,not.and(txt.eq.\"zqzq\",doc->zqzq.cs.\"[\\\"zqzq\\\"]\"))&not.or=(txt.eq.zqzq)",
     "txt=fts.zqzq&txt=plfts.zqzq&txt=phfts.zqzq&txt=wfts.zqzq",
     "order=id.desc&limit=5&offset=7",
     "order=txt.desc,id.asc,doc->>zqzq",
@@ -72,7 +79,7 @@ const CONFIGURATIONS: &str = "simple arabic armenian basque catalan danish dutch
 
 impl Harness {
     /// Learns the words from queries that use everything.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let column = |(name, kind): (&str, &str)| Column {
             name: name.to_owned(),
             kind: kind.parse().expect("a type of the contract"),
@@ -80,14 +87,34 @@ impl Harness {
             comment: None,
         };
         let mut harness = Self {
-            model: ReadModel {
-                name: "things".to_owned(),
-                comment: None,
-                per_stream: false,
-                key: vec![0],
-                columns: COLUMNS.map(column).into(),
-                indexes: Vec::new(),
-                references: Vec::new(),
+            readable: Readable {
+                model: ReadModel {
+                    name: "things".to_owned(),
+                    comment: None,
+                    per_stream: false,
+                    key: vec![0],
+                    columns: COLUMNS.map(column).into(),
+                    indexes: Vec::new(),
+                    references: Vec::new(),
+                },
+                projection: "things".to_owned(),
+                generation: 1,
+                standing: Standing::Live,
+                schema: "gobo_g1".to_owned(),
+                source: "gobo".to_owned(),
+                upstream: Upstream {
+                    head: watch::channel(Head::default()).1,
+                    age_after: Arc::new(|_| Box::pin(async { Ok(None) })),
+                    position_at: Arc::new(|_| Box::pin(async { Ok(0) })),
+                    poke: Arc::new(|| {}),
+                },
+                slot: Slot::default(),
+            },
+            models: ByName::new(),
+            rules: Rules::default(),
+            viewer: Viewer {
+                roles: [ADMIN.to_owned()].into(),
+                ..Viewer::default()
             },
             limits: Limits::default(),
             words: BTreeSet::new(),
@@ -116,7 +143,7 @@ impl Harness {
     }
 
     /// Whether the query was accepted, having checked what must hold.
-    pub fn check(&self, query: &str) -> bool {
+    pub(crate) fn check(&self, query: &str) -> bool {
         match self.statements(query) {
             Ok(statements) => {
                 statements
@@ -154,9 +181,16 @@ impl Harness {
     /// The statements of a query, in all forms of an answer.
     fn statements(&self, query: &str) -> Result<Vec<Statement>, Refusal> {
         let parameters = scan::parameters(query, &self.limits)?;
-        plan::check_names(&parameters, &self.model)?;
+        let model = &self.readable.model;
+        let around = Around {
+            models: &self.models,
+            from: &self.readable,
+            rules: &self.rules,
+            viewer: &self.viewer,
+        };
+        plan::check_names(&parameters, model, &self.limits)?;
         let request = parse::parse(&parameters, &self.limits)?;
-        let plan = plan::rows(&self.model, &request, &self.limits, Sight::Everything)?;
+        let plan = plan::rows(model, &around, &request, &self.limits)?;
         let target = Target {
             generation: 1,
             standing: Standing::Live,

@@ -125,7 +125,7 @@ async fn comments_of_the_source_stand_in_the_description_and_in_sql() {
     );
     let rows = &document["paths"]["/read/orders"]["get"];
     assert_eq!(rows["summary"], "Rows of `orders`: One row per order.");
-    let key = &document["paths"]["/read/user_symbol_stats/{user_id},{symbol}"]["get"];
+    let key = &document["paths"]["/read/user_symbol_stats/{user_id},{symbol}"];
     assert_eq!(key["parameters"][1]["name"], "symbol");
 
     let comments = |table: &str| {
@@ -194,7 +194,7 @@ async fn what_is_described_is_there_with_no_other_methods() {
         let answer = scene.gobo.request("TRACE", &real, &[], b"");
         assert_eq!(answer.status, 405, "{path}");
         let allowed = answer.header("allow").unwrap_or_default().to_lowercase();
-        let mut allowed: Vec<&str> = allowed.split(',').filter(|name| *name != "head").collect();
+        let mut allowed: Vec<&str> = allowed.split(',').map(str::trim).collect();
         allowed.sort_unstable();
         let mut described: Vec<&str> = methods
             .as_object()
@@ -203,6 +203,10 @@ async fn what_is_described_is_there_with_no_other_methods() {
             .map(String::as_str)
             .collect();
         described.retain(|name| *name != "parameters");
+        // Of what has no read model, HEAD is not worth a description.
+        if !path.starts_with("/read/") {
+            allowed.retain(|name| *name != "head");
+        }
         described.sort_unstable();
         assert_eq!(described, allowed, "{path}");
     }

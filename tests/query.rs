@@ -3,6 +3,7 @@
 mod bench;
 mod corpus;
 mod counts;
+mod embed;
 mod filters;
 mod formats;
 mod freshness;

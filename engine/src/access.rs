@@ -42,6 +42,8 @@ pub struct Identity {
     pub viewer: Viewer,
     /// When it ends to count, by this machine's clock.
     pub until: Option<SystemTime>,
+    /// The token that says so, which may be revoked.
+    token: Option<String>,
 }
 
 impl Identity {
@@ -58,6 +60,7 @@ impl Identity {
                 claims: Default::default(),
             },
             until: None,
+            token: None,
         }
     }
 
@@ -190,6 +193,22 @@ impl Access {
         match control.and_then(|control| control.limiter.as_ref()) {
             Some(limiter) => limiter.admit(&identity.name),
             None => Ok(()),
+        }
+    }
+
+    /// Waits until an identity counts no more: its time is over, or its token was revoked.
+    pub async fn ended(&self, identity: &Identity) {
+        let tokens = self.control.as_ref().and_then(|c| c.tokens.as_ref());
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let is_over = identity.until.is_some_and(|until| until <= SystemTime::now());
+            let is_revoked = match (tokens, &identity.token) {
+                (Some(tokens), Some(id)) => !tokens.has(id),
+                _ => false,
+            };
+            if is_over || is_revoked {
+                return;
+            }
         }
     }
 

@@ -89,28 +89,30 @@ pub struct Rooms {
     pub admin: Admin,
     /// For `/metrics`.
     pub redis: Option<Redis>,
-    /// Who follows what, for `/metrics`.
-    pub live: Hub,
     /// For `/metrics`.
     pub published: Published,
+    /// Who follows what, for `/metrics`.
+    pub live: Hub,
 }
 
 /// Everything but health, composed.
 pub fn router(config: &Config, rooms: Rooms) -> Router {
     let router = Router::new()
         .merge(streams::router(rooms.streams))
-        .merge(rooms.reader.router())
+        .merge(rooms.reader.clone().router())
         .merge(openapi::router(rooms.described))
         .merge(console::router(rooms.admin.clone()))
         .merge(admin::router(rooms.admin.clone()))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
-    let counted = metrics::Counted {
+    let measured = metrics::Measured {
+        admin: rooms.admin,
+        reader: rooms.reader,
         redis: rooms.redis,
-        live: rooms.live,
         published: rooms.published,
+        live: rooms.live,
     };
-    metrics::measured(router, rooms.admin, counted)
+    metrics::measured(router, measured)
         .layer(DefaultBodyLimit::max(config.api.max_body_bytes))
 }
 

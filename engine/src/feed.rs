@@ -6,10 +6,10 @@
 mod commit;
 mod hub;
 mod mailbox;
+pub mod publish;
 mod query;
 mod stats;
 mod topic;
-pub mod publish;
 mod trim;
 
 use tokio_postgres::GenericClient;

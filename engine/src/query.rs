@@ -7,6 +7,7 @@
 //! snapshot.
 
 pub mod as_of;
+pub mod board;
 pub mod catalog;
 mod cursor;
 pub mod live;
@@ -14,6 +15,7 @@ mod nearest;
 pub mod parse;
 pub mod past;
 pub mod plan;
+pub mod relations;
 mod rows;
 pub mod rules;
 pub mod scan;
@@ -24,7 +26,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use nearest::nearest;
-pub use rows::{Answer, Failure, Freshness, answer, checkpoint, freshness};
+pub use rows::{Answer, Failure, Freshness, Page, answer, freshness};
 
 /// What a query may ask for at most. Everything beyond is refused with the limit's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +87,8 @@ pub struct Refusal {
     pub hint: Option<String>,
     /// Where it is.
     pub place: Option<Place>,
+    /// What there is to choose from, for programs.
+    pub details: Option<Box<serde_json::Value>>,
 }
 
 /// A place in a query.
@@ -103,6 +107,7 @@ impl Refusal {
             message: message.into(),
             hint: None,
             place: None,
+            details: None,
         }
     }
 

@@ -109,6 +109,12 @@ impl Tokens {
         Ok(stored.identity.clone())
     }
 
+    /// Whether the token with this id is in force, as far as is known.
+    pub(super) fn has(&self, id: &str) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().is_some_and(|known| known.by_id.contains_key(id))
+    }
+
     /// Reads the tokens, and gives how many there are.
     pub(super) async fn refresh(&self) -> Result<usize, String> {
         let at = Instant::now();
@@ -143,6 +149,7 @@ impl Tokens {
                     claims,
                 },
                 until: left.and_then(|left| now.checked_add(left)),
+                token: Some(id.clone()),
             };
             let identity = Arc::new(identity);
             by_id.insert(id, Stored { hash, identity });

@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 
 use super::admission;
 use super::cors;
 use super::drain::Rest;
 use super::problem::Problem;
-use crate::access::Access;
+use crate::access::{Access, Identity};
 use crate::config::Cors;
 
 /// Bytes of the framework's own error texts.
@@ -107,14 +108,23 @@ async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
             false => problem.into_response(),
         };
     }
-    let Ok(_permit) = guard.requests.try_acquire() else {
+    let path = request.uri().path().to_owned();
+    let permit = guard.requests.try_acquire();
+    // Readers who fill all places must not make a supervisor believe that the process is dead.
+    if permit.is_err() && !path.starts_with("/health/") {
         return Problem::unavailable("too many requests at once (api.max_requests)")
             .into_response();
-    };
-    let path = request.uri().path().to_owned();
+    }
+    let identity = request.extensions().get::<Arc<Identity>>().cloned();
     let answering = AssertUnwindSafe(next.run(request)).catch_unwind();
     match tokio::time::timeout(guard.timeout, answering).await {
-        Ok(Ok(response)) => as_problem(response).await,
+        Ok(Ok(response)) => {
+            let response = as_problem(response).await;
+            match identity {
+                Some(identity) if guard.access.is_on() => while_it_counts(&guard.access, identity, response),
+                _ => response,
+            }
+        }
         Ok(Err(_)) => {
             tracing::error!(path, "a request handler panicked");
             Problem::new(
@@ -129,6 +139,18 @@ async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
                 .into_response()
         }
     }
+}
+
+/// A stream may outlive the token that it was asked for with. Then it ends, and whoever comes back shows another one.
+fn while_it_counts(access: &Access, identity: Arc<Identity>, response: Response) -> Response {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    if !is_stream {
+        return response;
+    }
+    let access = access.clone();
+    let ended = async move { access.ended(&identity).await };
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(ended))))
 }
 
 /// Makes a problem of an error that the web framework answered in plain text: a path that is no UTF-8, a body too large.

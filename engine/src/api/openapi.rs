@@ -6,10 +6,10 @@
 mod columns;
 mod models;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Router;
+use axum::{Extension, Router};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -20,11 +20,13 @@ use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
 use super::read::matches;
+use crate::access::{Access, Identity};
 use crate::query::Limits;
 use crate::query::catalog::{Catalog, Models};
+use crate::query::rules::Viewer;
 
 /// What is described, and how.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Described {
     /// The read models.
     pub catalog: Catalog,
@@ -32,17 +34,24 @@ pub struct Described {
     pub limits: Limits,
     /// Whether only requests that name this machine are let in.
     pub loopback: bool,
+    /// Who may do what. Read models that somebody may not read are not described to them.
+    pub access: Access,
 }
 
-/// The document as it was made last.
+/// How many documents are kept: one for each set of read models that somebody may read.
+const KEPT: usize = 16;
+
+/// The documents that were made last.
 #[derive(Default)]
 struct Made {
-    document: Mutex<Option<Document>>,
+    documents: Mutex<Vec<Document>>,
 }
 
 #[derive(Clone)]
 struct Document {
     models: Models,
+    /// The read models in it.
+    names: BTreeSet<String>,
     body: Bytes,
     tag: HeaderValue,
 }
@@ -64,8 +73,12 @@ pub fn router(described: Described) -> Router {
         .with_state(room)
 }
 
-async fn answer(State(room): State<Room>, headers: HeaderMap) -> Result<Response, Problem> {
-    let document = room.document()?;
+async fn answer(
+    State(room): State<Room>,
+    Extension(identity): Extension<Arc<Identity>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let document = room.document(&identity.viewer)?;
     let tag = (header::ETAG, document.tag.clone());
     let cache = (header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     let is_known = (document.tag.to_str()).is_ok_and(|tag| matches(&headers, tag));
@@ -78,14 +91,16 @@ async fn answer(State(room): State<Room>, headers: HeaderMap) -> Result<Response
 }
 
 impl Room {
-    /// The document about the present read models; the one at hand, if they are the same.
-    fn document(&self) -> Result<Document, Problem> {
+    /// The document about the present read models that somebody may read; the one at hand, if they are the same.
+    fn document(&self, viewer: &Viewer) -> Result<Document, Problem> {
         let models = self.described.catalog.models();
+        let rules = self.described.access.rules();
+        let names = models.live.keys().filter(|name| rules.may_read(name, viewer));
+        let names: BTreeSet<String> = names.cloned().collect();
         // Nothing that holds the lock can leave half a document.
-        let mut made = (self.made.document.lock()).unwrap_or_else(PoisonError::into_inner);
-        if let Some(document) = made.as_ref()
-            && Arc::ptr_eq(&document.models, &models)
-        {
+        let mut made = (self.made.documents.lock()).unwrap_or_else(PoisonError::into_inner);
+        made.retain(|document| Arc::ptr_eq(&document.models, &models));
+        if let Some(document) = made.iter().find(|document| document.names == names) {
             return Ok(document.clone());
         }
         let failed = |error: serde_json::Error| {
@@ -95,7 +110,7 @@ impl Room {
                 format!("the description cannot be made: {error}"),
             )
         };
-        let value = document(&self.described, &models).map_err(failed)?;
+        let value = document(&self.described, &models, &names).map_err(failed)?;
         let body = serde_json::to_vec_pretty(&value).map_err(failed)?;
         let hash = Sha256::digest(&body)[..8]
             .iter()
@@ -105,10 +120,14 @@ impl Room {
             .unwrap_or_else(|_| HeaderValue::from_static("\"\""));
         let document = Document {
             models,
+            names,
             body: body.into(),
             tag,
         };
-        *made = Some(document.clone());
+        if made.len() == KEPT {
+            made.remove(0);
+        }
+        made.push(document.clone());
         Ok(document)
     }
 }
@@ -121,8 +140,13 @@ const ABOUT: &str = "Read models as tables over HTTP, in PostgREST's grammar, wi
 type Components = BTreeMap<String, Map<String, Value>>;
 
 /// The whole document.
-fn document(described: &Described, published: &Models) -> serde_json::Result<Value> {
-    let mut models: Vec<_> = published.live.values().collect();
+fn document(
+    described: &Described,
+    published: &Models,
+    names: &BTreeSet<String>,
+) -> serde_json::Result<Value> {
+    let live = published.live.values();
+    let mut models: Vec<_> = live.filter(|one| names.contains(&one.model.name)).collect();
     models.sort_by(|one, other| one.model.name.cmp(&other.model.name));
     let mut paths = Map::new();
     let mut components: Components = serde_json::from_str(include_str!("openapi/components.json"))?;
@@ -156,7 +180,12 @@ fn document(described: &Described, published: &Models) -> serde_json::Result<Val
     ] {
         tags.push(json!({ "name": name, "description": about }));
     }
-    Ok(json!({
+    let is_guarded = described.access.is_on();
+    if is_guarded {
+        let schemes = components.entry("securitySchemes".to_owned()).or_default();
+        schemes.insert("token".to_owned(), json!({ "type": "http", "scheme": "bearer" }));
+    }
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Gobo",
@@ -168,12 +197,23 @@ fn document(described: &Described, published: &Models) -> serde_json::Result<Val
         "tags": tags,
         "paths": paths,
         "components": components,
-    }))
+    });
+    if is_guarded {
+        document["security"] = json!([{ "token": [] }]);
+    }
+    Ok(document)
 }
 
 /// Adds what can be answered to any request.
 fn everywhere(paths: &mut Map<String, Value>, described: &Described) {
     let mut common = vec![("503", "Unavailable")];
+    if described.access.is_on() {
+        common.extend([
+            ("401", "Unauthorized"),
+            ("403", "Forbidden"),
+            ("429", "TooMany"),
+        ]);
+    }
     if described.loopback {
         common.extend([("403", "Foreign"), ("421", "Misdirected")]);
     }

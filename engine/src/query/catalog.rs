@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
 
+use super::board::Slot;
 use crate::event::{Micros, Position};
 use crate::read_model::ReadModel;
 
@@ -25,8 +26,12 @@ pub struct Readable {
     pub standing: Standing,
     /// The schema of that generation's tables.
     pub schema: String,
+    /// The name of its source.
+    pub source: String,
     /// Where the projection's events come from.
     pub upstream: Upstream,
+    /// How fresh it was when somebody looked last.
+    pub slot: Slot,
 }
 
 /// Who sees a generation.
@@ -91,6 +96,17 @@ pub struct Published {
     pub past: HashMap<i64, ByName>,
 }
 
+impl Published {
+    /// The read models that `readable` can be related to: those of today, or those of its generation.
+    pub fn around(&self, readable: &Readable) -> &ByName {
+        static NOTHING: LazyLock<ByName> = LazyLock::new(ByName::new);
+        match readable.standing {
+            Standing::Live => &self.live,
+            Standing::Past => self.past.get(&readable.generation).unwrap_or(&NOTHING),
+        }
+    }
+}
+
 /// The same, as it is handed out.
 pub type Models = Arc<Published>;
 
@@ -115,6 +131,11 @@ impl Catalog {
         self.models.borrow().clone()
     }
 
+    /// Ends when there are other read models than when it was asked last; `false` when there never will be.
+    pub async fn changed(&mut self) -> bool {
+        self.models.changed().await.is_ok()
+    }
+
     /// Waits, bounded, until the models are others than those that `gone` came from.
     pub async fn refreshed(&self, gone: &Arc<Readable>) {
         let mut models = self.models.clone();
@@ -124,6 +145,19 @@ impl Catalog {
         };
         self.refresh.notify_one();
         // Nobody left to refresh, or too slow: the retry fails as the first attempt did, and says so.
+        let _ = tokio::time::timeout(REFRESH, models.wait_for(is_other)).await;
+    }
+
+    /// Waits, bounded, until one of the models is another than it was.
+    pub async fn other_than(&self, old: &Models) {
+        let mut models = self.models.clone();
+        let is_other = |models: &Models| {
+            models.live.len() != old.live.len()
+                || (models.live.iter())
+                    .any(|(name, now)| !old.live.get(name).is_some_and(|old| Arc::ptr_eq(old, now)))
+        };
+        self.refresh.notify_one();
+        // As in `refreshed`.
         let _ = tokio::time::timeout(REFRESH, models.wait_for(is_other)).await;
     }
 

@@ -3,22 +3,63 @@
 
 mod cast;
 mod condition;
+mod embed;
 mod expression;
 mod order;
 mod output;
 
-pub use condition::Condition;
+pub use condition::{Condition, operators};
+pub use embed::{Embedded, Link, Related};
 pub use expression::{Expression, Field};
 pub use order::{By, Sort};
 pub use output::{Aggregate, Output, Source};
 
+use std::sync::Arc;
+
+use super::catalog::{ByName, Readable};
 use super::parse::{self, Comparator, Literal, Request, Target, What};
-use super::rules::Sight;
+use super::rules::{Rules, Sight, Viewer};
 use super::scan::{self, Parameter, Plus};
 use super::{Limits, Place, Refusal, cursor, nearest};
 use crate::read_model::ReadModel;
 pub(super) use expression::fields;
 use expression::find;
+
+/// What can be reached from a read model, by whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'m> {
+    /// The read models that `from` can be related to: those of the same picture of what is deployed.
+    pub models: &'m ByName,
+    /// Where the query begins.
+    pub from: &'m Readable,
+    /// Who may read what.
+    pub rules: &'m Rules,
+    /// Who reads.
+    pub viewer: &'m Viewer,
+}
+
+impl<'m> Around<'m> {
+    pub(super) fn may_read(&self, model: &str) -> bool {
+        self.rules.may_read(model, self.viewer)
+    }
+
+    /// What the reader sees of a read model.
+    fn sight(&self, model: &ReadModel) -> Sight<'m> {
+        self.rules.sight(&model.name, self.viewer)
+    }
+
+    /// Whether rows of what a query reads may be hidden from its reader.
+    pub fn is_restricted(&self, plan: &Plan<'_>) -> bool {
+        let embedded = plan.links().into_iter().map(|link| link.model);
+        (embedded.chain([plan.model])).any(|model| self.sight(model).is_restricted())
+    }
+
+    /// Whether the other one's positions mean the same.
+    fn shares_source(&self, other: &Readable) -> bool {
+        let head = &self.from.upstream.head;
+        head.same_channel(&other.upstream.head)
+    }
+}
 
 /// A checked query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,11 +78,13 @@ pub struct Plan<'m> {
     pub limit: u64,
     /// So many rows are skipped.
     pub offset: i64,
+    /// Rows of related read models, shown or not.
+    pub embeds: Vec<Arc<Embedded<'m>>>,
     /// The planner's estimate of the cost beyond which it is not run.
     pub max_cost: Option<u64>,
 }
 
-impl Plan<'_> {
+impl<'m> Plan<'m> {
     /// The names of an answer's members.
     pub fn columns(&self) -> Vec<&str> {
         self.select
@@ -50,9 +93,25 @@ impl Plan<'_> {
             .collect()
     }
 
-    /// The cursor that continues after the row with these values of the sort columns.
-    pub fn cursor(&self, values: Vec<Option<String>>) -> String {
-        cursor::encode(&self.model.name, &self.sort, values)
+    /// The cursor that continues after the row with these values of the sort columns, if there can be one.
+    pub fn cursor(&self, values: Vec<Option<String>>) -> Option<String> {
+        let has_place = self.has_place();
+        has_place.then(|| cursor::encode(&self.model.name, &self.sort, values))
+    }
+
+    /// Whether its rows have values of their own that say where a page ends.
+    pub fn has_place(&self) -> bool {
+        !self.sort.is_empty() && self.sort.iter().all(|sort| sort.value().is_some())
+    }
+
+    /// What leads to each embedded read model, within other embeds too.
+    pub fn links(&self) -> Vec<&Link<'m>> {
+        let mut links = Vec::new();
+        for embed in &self.embeds {
+            links.push(&embed.link);
+            links.extend(embed.plan.links());
+        }
+        links
     }
 
     /// Whether an answer's rows are groups of the read model's rows.
@@ -63,21 +122,27 @@ impl Plan<'_> {
 
 /// Checks that every parameter is known: one of the grammar's, or a column. Comes before parsing, so that a misspelt
 /// parameter is not taken for a malformed filter.
-pub fn check_names(parameters: &[Parameter<'_>], model: &ReadModel) -> Result<(), Refusal> {
+pub fn check_names(
+    parameters: &[Parameter<'_>],
+    model: &ReadModel,
+    limits: &Limits,
+) -> Result<(), Refusal> {
+    let embedded = parse::embedded(parameters, limits);
     for parameter in parameters {
         let name = parameter.name.as_str();
         if parse::is_reserved(name) {
             continue;
         }
         let target = Target::read(name)?;
-        if let Some(relation) = target.relations.first() {
-            return Err(output::unrelated(model, relation));
+        // What is asked of an embed is checked with it.
+        if !target.relations.is_empty() {
+            continue;
         }
         let What::Path(path) = target.what else {
             continue;
         };
         let name = path.name.text.as_str();
-        if find(model, name).is_some() {
+        if find(model, name).is_some() || embedded.iter().any(|embed| embed == name) {
             continue;
         }
         let place = Place {
@@ -94,19 +159,21 @@ pub fn check_names(parameters: &[Parameter<'_>], model: &ReadModel) -> Result<()
     Ok(())
 }
 
-/// Checks a query of many rows: of those that `sight` lets the reader see.
+/// Checks a query of many rows: of those that the reader may see.
 pub fn rows<'m>(
     model: &'m ReadModel,
+    around: &Around<'m>,
     request: &Request,
     limits: &Limits,
-    sight: Sight<'_>,
 ) -> Result<Plan<'m>, Refusal> {
-    related(model, request)?;
-    let select = output::outputs(model, request.select.as_deref(), limits)?;
-    let sort = order::order(model, request, &select, limits)?;
+    let embeds = embed::embeds(model, around, request, limits)?;
+    let select = output::outputs(model, request.select.as_deref(), &embeds, limits)?;
+    let sort = order::order(model, request, &select, &embeds, limits)?;
     let is_grouped = select.iter().any(Output::is_aggregate);
-    let mut conditions = sight.conditions(model)?;
-    conditions.extend(condition::conditions(model, &request.filters, limits)?);
+    let mut conditions = around.sight(model).conditions(model)?;
+    let wanted = condition::conditions(model, &request.filters, &embeds, limits)?;
+    conditions.extend(wanted);
+    conditions.extend(embeds.iter().filter_map(|embed| embed.required()));
     let after = match &request.cursor {
         None => None,
         Some(_) if is_grouped => {
@@ -123,6 +190,13 @@ pub fn rows<'m>(
             )
             .hint("leave offset out"));
         }
+        Some(_) if sort.iter().any(|sort| sort.value().is_none()) => {
+            return Err(Refusal::new(
+                "invalid_cursor",
+                "a cursor continues after a row's own values, and these rows are sorted by embedded ones",
+            )
+            .hint("ask for pages with limit and offset"));
+        }
         Some(text) => Some(cursor::decode(text, &model.name, &sort)?),
     };
     Ok(Plan {
@@ -133,6 +207,7 @@ pub fn rows<'m>(
         after,
         limit: request.limit.unwrap_or(limits.rows).min(limits.rows),
         offset: request.offset,
+        embeds,
         max_cost: limits.cost,
     })
 }
@@ -140,12 +215,11 @@ pub fn rows<'m>(
 /// Checks a query of the one row with this key, percent-encoded as it stands in the path.
 pub fn row<'m>(
     model: &'m ReadModel,
+    around: &Around<'m>,
     key: &str,
     request: &Request,
     limits: &Limits,
-    sight: Sight<'_>,
 ) -> Result<Plan<'m>, Refusal> {
-    related(model, request)?;
     let others = !request.filters.is_empty()
         || !request.order.is_empty()
         || request.limit.is_some()
@@ -161,7 +235,8 @@ pub fn row<'m>(
             model.name
         )));
     }
-    let select = output::outputs(model, request.select.as_deref(), limits)?;
+    let embeds = embed::embeds(model, around, request, limits)?;
+    let select = output::outputs(model, request.select.as_deref(), &embeds, limits)?;
     if select.iter().any(Output::is_aggregate) {
         return Err(Refusal::new(
             "invalid_select",
@@ -169,8 +244,9 @@ pub fn row<'m>(
         )
         .hint(format!("ask /read/{} with a filter", model.name)));
     }
-    let mut conditions = sight.conditions(model)?;
+    let mut conditions = around.sight(model).conditions(model)?;
     conditions.extend(key_conditions(model, key, limits)?);
+    conditions.extend(embeds.iter().filter_map(|embed| embed.required()));
     Ok(Plan {
         model,
         conditions,
@@ -179,6 +255,7 @@ pub fn row<'m>(
         after: None,
         limit: 1,
         offset: 0,
+        embeds,
         // Found by the key.
         max_cost: None,
     })
@@ -222,15 +299,6 @@ fn key_conditions<'m>(
         conditions.push(Condition::Compare(key, Comparator::Eq, text));
     }
     Ok(conditions)
-}
-
-/// Refuses what is asked of relations that are not embedded.
-fn related(model: &ReadModel, request: &Request) -> Result<(), Refusal> {
-    let first = request.nested.first();
-    match first.and_then(|nested| nested.relations.first()) {
-        Some(relation) => Err(output::unrelated(model, relation)),
-        None => Ok(()),
-    }
 }
 
 fn twice(code: &'static str, name: &str, place: &Place) -> Refusal {

@@ -6,8 +6,10 @@
 mod after;
 mod changes;
 mod condition;
+mod embed;
 mod expression;
 mod lines;
+mod others;
 mod page;
 mod total;
 
@@ -16,7 +18,8 @@ pub use lines::Lines;
 pub use total::{Count, planned};
 
 use super::catalog::Standing;
-use super::plan::Plan;
+use super::plan::{Link, Plan};
+use others::{NO_OTHERS, OTHERS};
 
 /// SQL with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,6 +28,13 @@ pub struct Statement {
     pub text: String,
     /// The parameters.
     pub parameters: Vec<Bound>,
+}
+
+impl Statement {
+    /// The parameters that say which rows are meant: not those of the generation and its freshness, which come first.
+    pub fn own_parameters(&self) -> &[Bound] {
+        self.parameters.get(FRESH_PARAMETERS..).unwrap_or_default()
+    }
 }
 
 /// A bind parameter in text format.
@@ -62,18 +72,26 @@ pub struct Shape {
     pub count: Option<Count>,
 }
 
+/// How many parameters [`fresh_parameters`] are.
+const FRESH_PARAMETERS: usize = 3;
+
 const INT8: u32 = 20;
 const TEXT: u32 = 25;
 
 /// Dead letters are counted up to this number, since every answer counts them.
 pub const MAX_DEAD_LETTERS: i64 = 1_000;
 
-/// How fresh a read model's rows are: position, revision, dead letters, and the positions of those up to the one asked
-/// for. The first three parameters are the generation, the read model's name and that position.
-pub fn freshness(target: Target<'_>, model: &str) -> Statement {
-    Statement {
-        text: format!("select {FRESHNESS} from {}", fresh_from(target.standing)),
+/// How fresh a read model's rows are, and those that are embedded in them: position, revision, dead letters, and the
+/// positions of those up to the one asked for. The first three parameters are the generation, the read model's name and
+/// that position.
+pub fn freshness(target: Target<'_>, model: &str, embedded: &[&Link<'_>]) -> Statement {
+    let mut builder = Builder {
         parameters: fresh_parameters(target, model),
+    };
+    let (columns, from) = builder.fresh(target.standing, embedded);
+    Statement {
+        text: format!("select {columns} from {from}"),
+        parameters: builder.parameters,
     }
 }
 
@@ -83,26 +101,27 @@ pub fn rows(plan: &Plan<'_>, target: Target<'_>, shape: Shape) -> Statement {
     let mut builder = Builder {
         parameters: fresh_parameters(target, &plan.model.name),
     };
+    let (fresh, from) = builder.fresh(target.standing, &plan.links());
     let page = builder.page(plan, target, shape.lines);
     let total = builder.total(plan, target, shape.count);
     let limit = plan.limit;
     let most = target.answer_bytes;
     let body = shape.lines.body(
         &plan.columns(),
-        &format!("n <= {limit}"),
+        // Lines beyond are not even put together: what an answer may have at most is what the server needs for it at most.
+        &format!("n <= {limit} and upto <= {most}"),
         &mut builder.parameters,
     );
     let text = format!(
-        "select {FRESHNESS}, page.count, page.bytes, page.body, page.last, {total} as total from {fresh}
+        "select {fresh}, page.count, page.bytes, page.body, page.last, {total} as total from {from}
 cross join (
   select count(*) as count,
     coalesce(sum(octet_length(line)) filter (where n <= {limit}), 0)::bigint as bytes,
     case when coalesce(sum(octet_length(line)) filter (where n <= {limit}), 0) <= {most}
       then {body} end as body,
     max(place) filter (where n = {limit}) as last
-  from ({page}) as lines
-) as page",
-        fresh = fresh_from(target.standing),
+  from (select *, sum(octet_length(line)) over (order by n rows unbounded preceding) as upto from ({page}) as lines) as lines
+) as page"
     );
     Statement {
         text,
@@ -158,6 +177,19 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// What is said of freshness: columns, and where they come from.
+    fn fresh(&mut self, standing: Standing, embedded: &[&Link<'_>]) -> (String, String) {
+        let from = fresh_from(standing);
+        match (standing, embedded) {
+            // What is embedded in a generation of the past is of that generation.
+            (_, []) | (Standing::Past, _) => (format!("{FRESHNESS}, {NO_OTHERS}"), from),
+            (Standing::Live, embedded) => {
+                let others = self.others(embedded);
+                (format!("{FRESHNESS}, {OTHERS}"), format!("{from} {others}"))
+            }
+        }
+    }
+
     /// One more parameter, named after `what` in messages: the text that stands for it.
     fn bind(&mut self, what: &str, oid: u32, text: String) -> String {
         self.parameters.push(Bound {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::query::plan;
 use crate::read_model::{Column, ColumnType, Scalar};
 
 /// The JSON Schema of a column's values.
@@ -98,24 +99,27 @@ pub(super) fn filter(column: &Column) -> Value {
 }
 
 /// Every test begins so; what follows depends on the column's type.
-const PATTERN: &str = r"^(not\.)?(eq|neq|gt|gte|lt|lte|in|is)\.";
+const PATTERN: &str = r"^(not\.)?(eq|neq|gt|gte|lt|lte|isdistinct|in|is|like|ilike|match|imatch|fts|plfts|phfts|wfts|cs|cd|ov)(\([^)]*\))?\.";
 
 /// The operators for columns of a type, with values.
-fn operators(kind: ColumnType) -> Vec<(&'static str, String)> {
+fn operators(kind: ColumnType) -> Vec<(String, String)> {
     let value = example(kind);
+    let quoted = format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
     let mut operators = Vec::new();
-    if kind != ColumnType::Scalar(Scalar::Json) {
-        for operator in ["eq", "neq", "gt", "gte", "lt", "lte"] {
-            operators.push((operator, value.to_owned()));
-        }
-        let quoted = format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
-        operators.push(("in", format!("({quoted})")));
-        operators.push(("not.eq", value.to_owned()));
+    for operator in plan::operators(kind) {
+        let operand = match operator {
+            "is" if kind == ColumnType::Scalar(Scalar::Bool) => "true".to_owned(),
+            "is" => "null".to_owned(),
+            "in" => format!("({quoted})"),
+            "like" | "ilike" => "*b*".to_owned(),
+            "match" | "imatch" => "^a.c$".to_owned(),
+            "fts" | "plfts" | "phfts" | "wfts" => "abc".to_owned(),
+            _ => value.to_owned(),
+        };
+        operators.push((operator.to_owned(), operand));
     }
-    if kind == ColumnType::Scalar(Scalar::Bool) {
-        operators.push(("is", "true".to_owned()));
-    } else {
-        operators.push(("is", "null".to_owned()));
+    if operators.iter().any(|(operator, _)| operator == "eq") {
+        operators.push(("not.eq".to_owned(), value.to_owned()));
     }
     operators
 }

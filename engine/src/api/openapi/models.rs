@@ -32,7 +32,7 @@ pub(super) fn paths(model: &ReadModel, tag: &str) -> [(String, Value); 2] {
     ]
 }
 
-const PAGE: [&str; 12] = [
+const PAGE: [&str; 15] = [
     "Select",
     "Order",
     "Limit",
@@ -44,14 +44,18 @@ const PAGE: [&str; 12] = [
     "MinPosition",
     "Wait",
     "Prefer",
+    "Range",
+    "RangeUnit",
+    "AcceptProfile",
     "IfNoneMatch",
 ];
-const SINGLE: [&str; 6] = [
+const SINGLE: [&str; 7] = [
     "Select",
     "AsOf",
     "MinPosition",
     "Wait",
     "Prefer",
+    "AcceptProfile",
     "IfNoneMatch",
 ];
 
@@ -65,35 +69,33 @@ fn response(name: &str) -> Value {
 
 fn rows(model: &ReadModel, tag: &str) -> Value {
     let name = &model.name;
-    let row = row_of(name);
     let mut parameters: Vec<Value> = PAGE.map(parameter).to_vec();
     parameters.extend(model.columns.iter().map(columns::filter));
-    json!({ "get": {
-        "operationId": format!("read_{name}"),
-        "tags": [tag],
-        "summary": summary(model, "Rows"),
-        "parameters": parameters,
-        "responses": {
-            "200": {
-                "description": "The rows.",
-                "headers": headers(&["ContentRange", "Link", "NextCursor"]),
-                "content": {
-                    "application/json": { "schema": { "type": "array", "items": row } },
-                    "application/vnd.pgrst.object+json": { "schema": row },
-                },
-            },
-            "304": not_modified(),
-            "400": response("BadQuery"),
-            "404": response("NoSuchPast"),
-            "406": response("NotAcceptable"),
-            "504": response("Slow"),
-        },
-    }})
+    let responses = json!({
+        "200": found(name, "The rows.", Many::All),
+        "206": found(name, "Some of the rows, where all were counted.", Many::All),
+        "300": response("Ambiguous"),
+        "304": not_modified(),
+        "400": response("BadQuery"),
+        "404": response("NoSuchPast"),
+        "406": response("NotAcceptable"),
+        "416": response("NoSuchRange"),
+        "500": response("Slow"),
+        "504": response("Busy"),
+    });
+    methods(
+        parameters,
+        json!({
+            "operationId": format!("read_{name}"),
+            "tags": [tag],
+            "summary": summary(model, "Rows"),
+            "responses": responses,
+        }),
+    )
 }
 
 fn one(model: &ReadModel, tag: &str) -> Value {
     let name = &model.name;
-    let row = row_of(name);
     let mut parameters: Vec<Value> = (model.key_columns())
         .map(|column| {
             let mut schema = columns::schema(column);
@@ -109,27 +111,68 @@ fn one(model: &ReadModel, tag: &str) -> Value {
         })
         .collect();
     parameters.extend(SINGLE.map(parameter));
-    json!({ "get": {
-        "operationId": format!("read_{name}_by_key"),
-        "tags": [tag],
-        "summary": summary(model, "The row of a key"),
-        "parameters": parameters,
-        "responses": {
-            "200": {
-                "description": "The row.",
-                "headers": headers(&[]),
-                "content": {
-                    "application/json": { "schema": row },
-                    "application/vnd.pgrst.object+json": { "schema": row },
-                },
-            },
-            "304": not_modified(),
-            "400": response("BadQuery"),
-            "404": response("NoRow"),
-            "406": response("NotAcceptable"),
-            "504": response("Slow"),
+    let responses = json!({
+        "200": found(name, "The row.", Many::One),
+        "300": response("Ambiguous"),
+        "304": not_modified(),
+        "400": response("BadQuery"),
+        "404": response("NoRow"),
+        "406": response("NotAcceptable"),
+        "500": response("Slow"),
+        "504": response("Busy"),
+    });
+    methods(
+        parameters,
+        json!({
+            "operationId": format!("read_{name}_by_key"),
+            "tags": [tag],
+            "summary": summary(model, "The row of a key"),
+            "responses": responses,
+        }),
+    )
+}
+
+/// The methods of a path: HEAD answers as GET does, without the rows.
+fn methods(parameters: Vec<Value>, get: Value) -> Value {
+    let mut head = get.clone();
+    let id = get["operationId"].as_str().unwrap_or_default();
+    head["operationId"] = json!(format!("{id}_headers"));
+    let options = json!({
+        "operationId": format!("{id}_methods"),
+        "tags": get["tags"],
+        "summary": "Which methods there are",
+        "responses": { "200": response("Methods"), "400": response("BadQuery") },
+    });
+    json!({ "parameters": parameters, "get": get, "head": head, "options": options })
+}
+
+#[derive(Clone, Copy)]
+enum Many {
+    All,
+    One,
+}
+
+/// Rows, in every form that there is.
+fn found(name: &str, about: &str, many: Many) -> Value {
+    let row = row_of(name);
+    let rows = match many {
+        Many::All => json!({ "type": "array", "items": row }),
+        Many::One => row.clone(),
+    };
+    let more: &[&str] = match many {
+        Many::All => &["ContentRange", "Link", "NextCursor"],
+        Many::One => &[],
+    };
+    json!({
+        "description": about,
+        "headers": headers(more),
+        "content": {
+            "application/json": { "schema": rows },
+            "application/vnd.pgrst.object+json": { "schema": row },
+            "application/vnd.pgrst.array+json": { "schema": rows },
+            "text/csv": { "schema": { "type": "string" } },
         },
-    }})
+    })
 }
 
 fn summary(model: &ReadModel, what: &str) -> String {
@@ -166,12 +209,15 @@ fn headers(more: &[&str]) -> Value {
         ("DeadLetters", "Gobo-Dead-Letters"),
         ("Stale", "Gobo-Stale"),
         ("ETag", "ETag"),
+        ("PreferenceApplied", "Preference-Applied"),
+        ("ContentProfile", "Content-Profile"),
+        ("Vary", "Vary"),
         ("ContentRange", "Content-Range"),
         ("Link", "Link"),
         ("NextCursor", "Gobo-Next-Cursor"),
     ];
     let wanted = (all.iter().enumerate())
-        .filter(|(place, (name, _))| *place < 8 || more.contains(name))
+        .filter(|(place, (name, _))| *place < 11 || more.contains(name))
         .map(|(_, (name, header))| {
             let reference = json!({ "$ref": format!("#/components/headers/{name}") });
             ((*header).to_owned(), reference)

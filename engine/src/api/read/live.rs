@@ -12,10 +12,10 @@ use axum::response::{IntoResponse, Response};
 use super::{Ask, Asked, MOST_GONE, Stop, errors};
 use crate::api::problem::Problem;
 use crate::feed::{self, End, Event, Hub, Place, Question, Realm, Reason, Subscription};
-use crate::query::catalog::Readable;
+use crate::query::catalog::{Models, Readable};
 use crate::query::live::{self, Matcher};
-use crate::query::sql::{Lines, Shape};
-use crate::query::{Failure, as_of};
+use crate::query::sql::{self, Lines, Shape};
+use crate::query::{self, Failure, as_of};
 
 /// How long a poll waits when it does not say.
 const POLL: Duration = Duration::from_secs(25);
@@ -159,7 +159,8 @@ async fn begin(
     readable: &Arc<Readable>,
     place: &mut Option<Place>,
 ) -> Result<Begun, Refused> {
-    let asked = checked(ask, readable)?;
+    let models = ask.shared.catalog.models();
+    let asked = checked(ask, readable, &models)?;
     let readers = &ask.shared.pool;
     let (realm, at, first) = match (&wish.id, wish.manner) {
         (Some(id), _) => {
@@ -199,14 +200,18 @@ async fn begin(
 }
 
 /// What can be followed: rows as they are, whichever there are.
-fn checked<'m>(ask: &Ask<'_>, readable: &'m Readable) -> Result<Asked<'m>, Refused> {
+fn checked<'m>(
+    ask: &'m Ask<'_>,
+    readable: &'m Readable,
+    models: &'m Models,
+) -> Result<Asked<'m>, Refused> {
     if as_of::find(&ask.parameters)
         .map_err(Problem::from)?
         .is_some()
     {
         return Err(unsupported("as_of", "the past does not change").into());
     }
-    let asked = ask.checked(readable)?;
+    let asked = ask.checked(readable, models)?;
     let request = &asked.request;
     let refused = [
         (
@@ -223,6 +228,11 @@ fn checked<'m>(ask: &Ask<'_>, readable: &'m Readable) -> Result<Asked<'m>, Refus
             request.min_position.is_some(),
             "min_position",
             "every event has its position",
+        ),
+        (
+            !asked.plan.links().is_empty(),
+            "rows of other read models",
+            "they change on their own",
         ),
         (
             asked.plan.is_grouped(),
@@ -290,8 +300,10 @@ async fn rows(
         lines: Lines::Json,
         count: None,
     };
-    let answer = crate::query::answer(&ask.shared.pool, &asked.plan, asked.target, shape).await?;
-    if answer.next.is_some() {
+    let (plan, target) = (&asked.plan, asked.target);
+    let statement = sql::rows(plan, target, shape);
+    let answer = query::answer(&ask.shared.pool, &statement, plan, target, shape).await?;
+    if answer.page.next.is_some() {
         return Err(Problem::bad_request(
             "answer_too_large",
             format!(
@@ -310,7 +322,9 @@ async fn rows(
     let realm = realm(fresh.incarnation, readable)?;
     let data = format!(
         "{{\"position\":{},\"revision\":{},\"rows\":{}}}",
-        fresh.position, fresh.revision, answer.body
+        fresh.position,
+        fresh.revision,
+        String::from_utf8_lossy(&answer.page.body)
     );
     let event = feed::frame("rows", &realm.id(fresh.revision), fresh.revision, &data);
     Ok((realm, fresh.revision, event))

@@ -1,6 +1,9 @@
 //! Conditions: which operator fits which type, and whether a value fits its column.
 
-use super::expression::{Expression, JSON, TEXT, expression};
+use std::sync::Arc;
+
+use super::embed::{self, Embedded, Related};
+use super::expression::{Expression, JSON, TEXT, expression, find};
 use crate::query::parse::{Comparator, Filter, Keyword, Literal, Name, Quantifier, Search, Test};
 use crate::query::value::{self, array};
 use crate::query::{Limits, Place, Refusal, nearest};
@@ -23,6 +26,8 @@ pub enum Condition<'m> {
     In(Expression<'m>, Vec<String>),
     /// It is this.
     Is(Expression<'m>, Keyword),
+    /// There are rows of an embedded read model that belong to it.
+    Related(Box<Related<'m>>),
     /// Its words match, read in the way of a text search configuration.
     Search(Expression<'m>, Search, Option<&'static str>, String),
 }
@@ -112,7 +117,7 @@ impl Needs {
 }
 
 /// The operators that a type has, by their names in the grammar.
-pub(in crate::query) fn operators(kind: ColumnType) -> Vec<&'static str> {
+pub fn operators(kind: ColumnType) -> Vec<&'static str> {
     let groups: [(Needs, &[&str]); 5] = [
         (
             Needs::Equality,
@@ -132,22 +137,30 @@ pub(in crate::query) fn operators(kind: ColumnType) -> Vec<&'static str> {
 pub(super) fn conditions<'m>(
     model: &'m ReadModel,
     filters: &[Filter],
+    embeds: &[Arc<Embedded<'m>>],
     limits: &Limits,
 ) -> Result<Vec<Condition<'m>>, Refusal> {
-    let one = |filter| condition(model, filter, limits);
+    let one = |filter| condition(model, filter, embeds, limits);
     filters.iter().map(one).collect()
 }
 
 fn condition<'m>(
     model: &'m ReadModel,
     filter: &Filter,
+    embeds: &[Arc<Embedded<'m>>],
     limits: &Limits,
 ) -> Result<Condition<'m>, Refusal> {
     Ok(match filter {
-        Filter::All(filters) => Condition::All(conditions(model, filters, limits)?),
-        Filter::Any(filters) => Condition::Any(conditions(model, filters, limits)?),
-        Filter::Not(filter) => Condition::Not(Box::new(condition(model, filter, limits)?)),
+        Filter::All(filters) => Condition::All(conditions(model, filters, embeds, limits)?),
+        Filter::Any(filters) => Condition::Any(conditions(model, filters, embeds, limits)?),
+        Filter::Not(filter) => Condition::Not(Box::new(condition(model, filter, embeds, limits)?)),
         Filter::Path(path, test) => {
+            if path.steps.is_empty()
+                && find(model, &path.name.text).is_none()
+                && let Some(existence) = embed::existence(embeds, &path.name, test)
+            {
+                return existence;
+            }
             let left = expression(model, path, limits)?;
             tested(left, &path.name.place, test, limits)?
         }
@@ -247,7 +260,23 @@ fn bounded(literal: &Literal, limits: &Limits) -> Result<(), Refusal> {
 /// A pattern as PostgreSQL has it. `*` stands for `%`, which is hard to write in a URL.
 fn pattern(comparator: Comparator, literal: &Literal, limits: &Limits) -> Result<String, Refusal> {
     bounded(literal, limits)?;
+    complete(comparator, &literal.text, literal)?;
     Ok(with_stars(comparator, &literal.text))
+}
+
+/// A pattern that ends with an escape of nothing is an error only of the rows that match up to there: whether there is one would
+/// tell what is in rows that the reader may not see.
+fn complete(comparator: Comparator, text: &str, literal: &Literal) -> Result<(), Refusal> {
+    let escapes = text.len() - text.trim_end_matches('\\').len();
+    match comparator {
+        Comparator::Like | Comparator::Ilike if escapes % 2 == 1 => Err(Refusal::new(
+            "invalid_value",
+            "the pattern ends with a backslash that escapes nothing",
+        )
+        .hint("write a backslash itself as two")
+        .at(&literal.place)),
+        _ => Ok(()),
+    }
 }
 
 fn with_stars(comparator: Comparator, text: &str) -> String {
@@ -285,6 +314,9 @@ fn each(
         )
     })?;
     few(elements.len(), literal, limits)?;
+    for text in elements.iter().flatten() {
+        complete(comparator, text, literal)?;
+    }
     let elements = elements
         .into_iter()
         .map(|element| element.map(|text| with_stars(comparator, &text)));

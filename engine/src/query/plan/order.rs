@@ -1,9 +1,11 @@
 //! The order of rows: what was asked for, completed so that no two rows are equal in it.
 
 use std::fmt;
+use std::sync::Arc;
 
+use super::embed::{self, Embedded, Related};
 use super::expression::{Expression, Field, JSON, expression};
-use super::output::{Output, Source, unrelated};
+use super::output::{Output, Source};
 use super::{find, twice};
 use crate::query::parse::{Direction, Nulls, Request, Term};
 use crate::query::{Limits, Refusal};
@@ -27,6 +29,8 @@ pub enum By<'m> {
     Value(Expression<'m>),
     /// The output with this index: a group has no other values.
     Output(usize),
+    /// A value of the only row that an embed has for a row.
+    Related(Box<Related<'m>>, Expression<'m>),
 }
 
 impl<'m> Sort<'m> {
@@ -34,7 +38,7 @@ impl<'m> Sort<'m> {
     pub fn value(&self) -> Option<&Expression<'m>> {
         match &self.by {
             By::Value(value) => Some(value),
-            By::Output(_) => None,
+            By::Output(_) | By::Related(..) => None,
         }
     }
 
@@ -65,6 +69,9 @@ impl fmt::Display for Sort<'_> {
         match &self.by {
             By::Value(value) => write!(f, "{value}.{direction}")?,
             By::Output(index) => write!(f, "{index}.{direction}")?,
+            By::Related(related, value) => {
+                write!(f, "{}({value}).{direction}", related.link.model.name)?;
+            }
         }
         match (self.nullable(), self.nulls) {
             (false, _) => Ok(()),
@@ -78,11 +85,12 @@ pub(super) fn order<'m>(
     model: &'m ReadModel,
     request: &Request,
     outputs: &[Output<'m>],
+    embeds: &[Arc<Embedded<'m>>],
     limits: &Limits,
 ) -> Result<Vec<Sort<'m>>, Refusal> {
     match outputs.iter().any(Output::is_aggregate) {
         true => of_groups(model, request, outputs, limits),
-        false => of_rows(model, request, outputs, limits),
+        false => of_rows(model, request, outputs, embeds, limits),
     }
 }
 
@@ -90,11 +98,18 @@ fn of_rows<'m>(
     model: &'m ReadModel,
     request: &Request,
     outputs: &[Output<'m>],
+    embeds: &[Arc<Embedded<'m>>],
     limits: &Limits,
 ) -> Result<Vec<Sort<'m>>, Refusal> {
     let mut sort: Vec<Sort<'m>> = Vec::new();
     for term in &request.order {
-        let value = by_value(model, term, outputs, limits)?;
+        let (related, value) = match &term.relation {
+            None => (None, by_value(model, term, outputs, limits)?),
+            Some(relation) => {
+                let (related, value) = embed::sorted(model, embeds, relation, term, limits)?;
+                (Some(Box::new(related)), value)
+            }
+        };
         if value.kind() == JSON {
             return Err(Refusal::new(
                 "invalid_order",
@@ -103,14 +118,15 @@ fn of_rows<'m>(
             .hint("declare the column as jsonb, or sort by a text in it: data->>key")
             .at(&term.path.name.place));
         }
-        if sort.iter().any(|sort| sort.value() == Some(&value)) {
-            return Err(twice(
-                "invalid_order",
-                &value.to_string(),
-                &term.path.name.place,
-            ));
+        let shown = value.to_string();
+        let by = match related {
+            None => By::Value(value),
+            Some(related) => By::Related(related, value),
+        };
+        if sort.iter().any(|sort| sort.by == by) {
+            return Err(twice("invalid_order", &shown, &term.path.name.place));
         }
-        sort.push(Sort::new(By::Value(value), term));
+        sort.push(Sort::new(by, term));
     }
     // In the last direction, so that an index on (a, key) serves order=a.desc when it is read backwards.
     let direction = sort.last().map(|sort| sort.direction).unwrap_or_default();
@@ -142,9 +158,6 @@ fn by_value<'m>(
     outputs: &[Output<'m>],
     limits: &Limits,
 ) -> Result<Expression<'m>, Refusal> {
-    if let Some(relation) = &term.relation {
-        return Err(unrelated(model, relation));
-    }
     let name = &term.path.name.text;
     if find(model, name).is_none() && term.path.steps.is_empty() {
         for output in outputs.iter().filter(|output| output.name == *name) {
@@ -166,6 +179,10 @@ fn of_groups<'m>(
     for term in &request.order {
         let name = &term.path.name.text;
         let named = |output: &Output<'_>| term.path.steps.is_empty() && output.name == *name;
+        if let Some(relation) = &term.relation {
+            let message = "groups of rows cannot be sorted by embedded rows";
+            return Err(Refusal::new("not_supported", message).at(&relation.place));
+        }
         let found = match by_value(model, term, &[], limits) {
             Ok(value) => outputs
                 .iter()

@@ -1,6 +1,9 @@
 //! What an answer's rows show.
 
-use super::expression::{Expression, JSON, default_name, expression, field, own};
+use std::sync::Arc;
+
+use super::embed::Embedded;
+use super::expression::{Expression, JSON, default_name, expression, own};
 use super::{cast, twice};
 use crate::query::parse::{Function, Item, Name, Selected, Shown, Value};
 use crate::query::{Limits, Place, Refusal};
@@ -22,6 +25,10 @@ pub enum Source<'m> {
     Value(Expression<'m>),
     /// A value of a group of rows.
     Aggregate(Aggregate<'m>),
+    /// Embedded rows: an array, or the only one as an object.
+    Embed(Arc<Embedded<'m>>),
+    /// The output with this index of the only embedded row.
+    Spread(Arc<Embedded<'m>>, usize),
 }
 
 /// A function over the rows of a group.
@@ -52,6 +59,7 @@ impl<'m> Output<'m> {
 pub(super) fn outputs<'m>(
     model: &'m ReadModel,
     selected: Option<&[Selected]>,
+    embeds: &[Arc<Embedded<'m>>],
     limits: &Limits,
 ) -> Result<Vec<Output<'m>>, Refusal> {
     let Some(selected) = selected else {
@@ -68,6 +76,7 @@ pub(super) fn outputs<'m>(
         outputs: Vec::new(),
         is_grouped,
     };
+    let mut embeds = embeds.iter();
     for element in selected {
         match element {
             Selected::Own(place) => {
@@ -76,7 +85,13 @@ pub(super) fn outputs<'m>(
                 }
             }
             Selected::Item(item) => chosen.add(output(model, item, limits)?, &item.place)?,
-            Selected::Embed(embed) => return Err(unrelated(model, &embed.relation)),
+            Selected::Embed(embed) => {
+                // There is one for each.
+                let Some(embedded) = embeds.next() else {
+                    continue;
+                };
+                chosen.embed(embedded, embed.spread, &embed.relation.place)?;
+            }
         }
     }
     Ok(chosen.outputs)
@@ -88,6 +103,38 @@ struct Chosen<'m> {
 }
 
 impl<'m> Chosen<'m> {
+    /// An embed of which nothing is selected is there for conditions only.
+    fn embed(
+        &mut self,
+        embedded: &Arc<Embedded<'m>>,
+        is_spread: bool,
+        place: &Place,
+    ) -> Result<(), Refusal> {
+        let inner = &embedded.plan.select;
+        if self.is_grouped && !inner.is_empty() {
+            return Err(Refusal::new(
+                "not_supported",
+                "beside a function over rows there are no embedded rows",
+            )
+            .hint(
+                "ask for the functions of the embedded rows within the embed, or in another query",
+            )
+            .at(place));
+        }
+        if is_spread {
+            for (index, output) in inner.iter().enumerate() {
+                let source = Source::Spread(embedded.clone(), index);
+                let name = output.name.clone();
+                self.add(Output { name, source }, place)?;
+            }
+        } else if !inner.is_empty() {
+            let source = Source::Embed(embedded.clone());
+            let name = embedded.name.clone();
+            self.add(Output { name, source }, place)?;
+        }
+        Ok(())
+    }
+
     fn add(&mut self, output: Output<'m>, place: &Place) -> Result<(), Refusal> {
         if self.outputs.iter().any(|other| other.name == output.name) {
             return Err(twice("invalid_select", &output.name, place)
@@ -236,22 +283,4 @@ fn result(function: Function, kind: ColumnType) -> Option<ColumnType> {
         },
     };
     Some(ColumnType::Scalar(scalar))
-}
-
-pub(super) fn unrelated(model: &ReadModel, relation: &Name) -> Refusal {
-    let shown: String = relation.text.chars().take(80).collect();
-    // A name that is a column's was meant as one.
-    let hint = match field(model, relation) {
-        Ok(_) => "a column is selected without parentheses behind its name",
-        Err(_) => "read models are related by references, which their plugin declares",
-    };
-    Refusal::new(
-        "not_related",
-        format!(
-            "read model \"{}\" is not related to \"{shown}\"",
-            model.name
-        ),
-    )
-    .hint(hint)
-    .at(&relation.place)
 }

@@ -56,6 +56,7 @@ impl Builder {
             Condition::Is(left, keyword) => {
                 format!("({} is {})", self.expression(alias, left), word(*keyword))
             }
+            Condition::Related(related) => self.exists(alias, related),
             Condition::Search(left, search, configuration, text) => {
                 let value = self.expression(alias, left);
                 let words = self.bind(left.field.name, TEXT, text.clone());

@@ -37,6 +37,11 @@ impl Builder {
         match source {
             Source::Value(value) => self.expression(alias, value),
             Source::Aggregate(aggregate) => self.aggregate(alias, aggregate),
+            Source::Embed(embedded) => self.embed(alias, embedded),
+            Source::Spread(embedded, index) => match embedded.plan.select.get(*index) {
+                Some(output) => self.spread(alias, embedded, &output.source),
+                None => "null".to_owned(),
+            },
         }
     }
 

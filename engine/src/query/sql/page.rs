@@ -5,23 +5,50 @@ use crate::query::parse::{Direction, Nulls};
 use crate::query::plan::{By, Plan, Sort};
 use crate::read_model::quote;
 
+/// The alias of the read model's own table.
+const ROW: &str = "t";
+
 impl Builder {
     /// The lines of a page: number, text, and the sort columns' values.
-    ///
-    /// Inside, `p`'s columns are `c1`, `c2` ...: first the outputs, then what the order needs besides.
     pub(super) fn page(&mut self, plan: &Plan<'_>, target: Target<'_>, lines: Lines) -> String {
+        let mut rows = self.matching(plan, target);
+        if let Some(after) = &plan.after {
+            let after = self.after(ROW, &plan.sort, after);
+            rows.push_str(&format!(" and {after}"));
+        }
+        // One more tells whether there is a next page.
+        self.lines_of(plan, ROW, &rows, plan.limit + 1, lines)
+    }
+
+    /// The lines of the rows that `rows`, a `from` and a `where`, finds under the table alias `t`.
+    ///
+    /// Inside, the columns of `p`, the page, are `c1`, `c2` ...: first the outputs, then what the order needs besides.
+    pub(super) fn lines_of(
+        &mut self,
+        plan: &Plan<'_>,
+        t: &str,
+        rows: &str,
+        limit: u64,
+        lines: Lines,
+    ) -> String {
+        let p = format!("{t}p");
+        let inner = |index: usize| format!("{p}.c{}", index + 1);
         let mut columns: Vec<String> = plan
             .select
             .iter()
-            .map(|output| self.source("t", &output.source))
+            .map(|output| self.source(t, &output.source))
             .collect();
         let sorted: Vec<usize> = plan
             .sort
             .iter()
             .map(|sort| match &sort.by {
                 By::Output(index) => *index,
+                By::Related(related, value) => {
+                    columns.push(self.of_related(t, related, value));
+                    columns.len() - 1
+                }
                 By::Value(value) => {
-                    let text = self.expression("t", value);
+                    let text = self.expression(t, value);
                     let known = columns.iter().position(|column| *column == text);
                     known.unwrap_or_else(|| {
                         columns.push(text);
@@ -34,9 +61,9 @@ impl Builder {
         let members = names.map(|(n, output)| (output.name.as_str(), inner(n)));
         let line = lines.line(self, members.collect());
         // Groups have no cursor.
-        let places: Vec<String> = match plan.is_grouped() {
-            true => Vec::new(),
-            false => sorted
+        let places: Vec<String> = match plan.has_place() {
+            false => Vec::new(),
+            true => sorted
                 .iter()
                 .map(|n| format!("{}::text", inner(*n)))
                 .collect(),
@@ -46,23 +73,17 @@ impl Builder {
             .enumerate()
             .map(|(n, column)| format!("{column} as c{}", n + 1))
             .collect();
-        let matching = self.matching(plan, target);
-        let after = match &plan.after {
-            Some(after) => format!(" and {}", self.after("t", &plan.sort, after)),
-            None => String::new(),
-        };
         let order = |name: &dyn Fn(usize) -> String| order_by(&plan.sort, &sorted, name);
         format!(
             "select row_number() over ({numbered}) as n,
       {line} as line,
       array[{places}]::text[] as place
-    from (select {needed} {matching}{after}{grouped}{ordered} limit {limit} offset {offset}) as p",
+    from (select {needed} {rows}{grouped}{ordered} limit {limit} offset {offset}) as {p}",
             numbered = order(&inner).trim_start(),
             places = places.join(", "),
             needed = needed.join(", "),
             grouped = group_by(plan),
             ordered = order(&|n| (n + 1).to_string()),
-            limit = plan.limit + 1,
             offset = plan.offset,
         )
     }
@@ -76,25 +97,21 @@ impl Builder {
         let outputs: Vec<String> = plan
             .select
             .iter()
-            .map(|output| self.source("t", &output.source))
+            .map(|output| self.source(ROW, &output.source))
             .collect();
         let (outputs, grouped) = (outputs.join(", "), group_by(plan));
         format!("from (select {outputs} {matching}{grouped}) as groups")
     }
 
-    /// The read model's rows that match the conditions: `from` and `where`, with the table alias `t`.
+    /// The read model's rows that match the conditions: `from` and `where`, with the table alias [`ROW`].
     fn matching(&mut self, plan: &Plan<'_>, target: Target<'_>) -> String {
         format!(
-            "from {}.{} t where {}",
+            "from {}.{} {ROW} where {}",
             quote(target.schema),
             quote(&plan.model.name),
-            self.all("t", &plan.conditions),
+            self.all(ROW, &plan.conditions),
         )
     }
-}
-
-fn inner(index: usize) -> String {
-    format!("p.c{}", index + 1)
 }
 
 /// By the outputs that are no functions over rows, where others are.

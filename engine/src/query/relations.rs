@@ -1,0 +1,262 @@
+//! How read models are related: by the references that plugins declare, in both directions.
+
+use serde_json::{Value, json};
+
+use super::catalog::{ByName, Readable};
+use super::parse::Name;
+use super::plan::Around;
+use super::{Refusal, nearest};
+use crate::read_model::{Column, ReadModel, Reference};
+
+/// What leads from one read model to another one.
+#[derive(Debug, Clone)]
+pub struct Relation<'m> {
+    /// The reference.
+    pub reference: &'m Reference,
+    /// Where it leads.
+    pub target: &'m Readable,
+    /// How many rows there are on each side.
+    pub cardinality: Cardinality,
+    /// Columns that are equal: those of the one, those of the other.
+    pub columns: Vec<(&'m Column, &'m Column)>,
+    is_self: bool,
+}
+
+/// How many rows belong to how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "these are the usual words")]
+pub enum Cardinality {
+    ManyToOne,
+    OneToMany,
+    OneToOne,
+}
+
+impl Cardinality {
+    /// Whether there is at most one row on the other side.
+    pub fn is_to_one(self) -> bool {
+        self != Cardinality::OneToMany
+    }
+
+    fn in_words(self) -> &'static str {
+        match self {
+            Cardinality::ManyToOne => "many-to-one",
+            Cardinality::OneToMany => "one-to-many",
+            Cardinality::OneToOne => "one-to-one",
+        }
+    }
+}
+
+/// Every relation from a read model to one of `models`, by the names of targets and references. What is not there, or does
+/// not fit any more, is no relation; nor is what somebody may not read.
+pub fn relations<'m>(
+    models: &'m ByName,
+    from: &'m ReadModel,
+    may_read: &dyn Fn(&str) -> bool,
+) -> Vec<Relation<'m>> {
+    let mut relations = Vec::new();
+    for reference in &from.references {
+        if let Some(target) = models
+            .get(&reference.target)
+            .filter(|_| may_read(&reference.target))
+        {
+            relations.extend(forward(reference, from, target));
+        }
+    }
+    for target in models
+        .values()
+        .filter(|target| may_read(&target.model.name))
+    {
+        let back = |reference: &&'m Reference| reference.target == from.name;
+        for reference in target.model.references.iter().filter(back) {
+            relations.extend(backward(reference, from, target));
+        }
+    }
+    relations.sort_by_key(|found| (&found.target.model.name, &found.reference.name));
+    relations
+}
+
+fn forward<'m>(
+    reference: &'m Reference,
+    from: &'m ReadModel,
+    target: &'m Readable,
+) -> Option<Relation<'m>> {
+    let places = reference.resolve(from, &target.model).ok()?;
+    let pairs = reference.columns.iter().zip(places);
+    let is_one = from.key.iter().all(|key| reference.columns.contains(key));
+    Some(Relation {
+        reference,
+        target,
+        cardinality: match is_one {
+            true => Cardinality::OneToOne,
+            false => Cardinality::ManyToOne,
+        },
+        columns: pairs
+            .map(|(&own, theirs)| (&from.columns[own], &target.model.columns[theirs]))
+            .collect(),
+        is_self: from.name == target.model.name,
+    })
+}
+
+fn backward<'m>(
+    reference: &'m Reference,
+    from: &'m ReadModel,
+    target: &'m Readable,
+) -> Option<Relation<'m>> {
+    let places = reference.resolve(&target.model, from).ok()?;
+    let pairs = reference.columns.iter().zip(places);
+    let key = &target.model.key;
+    Some(Relation {
+        reference,
+        target,
+        cardinality: match key.iter().all(|key| reference.columns.contains(key)) {
+            true => Cardinality::OneToOne,
+            false => Cardinality::OneToMany,
+        },
+        columns: pairs
+            .map(|(&theirs, own)| (&from.columns[own], &target.model.columns[theirs]))
+            .collect(),
+        is_self: from.name == target.model.name,
+    })
+}
+
+impl Relation<'_> {
+    /// Whether the reference has this name, or this single column on the one side.
+    fn is_called(&self, name: &str) -> bool {
+        self.reference.name == name || self.own_column() == Some(name)
+    }
+
+    fn own_column(&self) -> Option<&str> {
+        match self.columns.as_slice() {
+            [(own, _)] => Some(&own.name),
+            _ => None,
+        }
+    }
+
+    fn other_column(&self) -> Option<&str> {
+        match self.columns.as_slice() {
+            [(_, theirs)] => Some(&theirs.name),
+            _ => None,
+        }
+    }
+
+    /// Whether it is meant, by PostgREST's rules.
+    fn is_meant(&self, relation: &str, hint: Option<&str>) -> bool {
+        let is_target = self.target.model.name == relation;
+        // A read model that refers to itself has two relations of one name: the rows that refer to this one are called
+        // like the read model, the one that this row refers to like the column.
+        let is_to_many = self.cardinality == Cardinality::OneToMany;
+        match (self.is_self, hint) {
+            (true, None) => {
+                is_target && is_to_many || !is_target && !is_to_many && self.is_called(relation)
+            }
+            (true, Some(hint)) => {
+                is_target
+                    && is_to_many
+                    && (self.reference.name == hint || self.other_column() == Some(hint))
+            }
+            (false, None) => is_target || self.is_called(relation),
+            (false, Some(hint)) => {
+                is_target && (self.is_called(hint) || self.other_column() == Some(hint))
+            }
+        }
+    }
+
+    /// What PostgREST says of one of several.
+    fn described(&self, from: &ReadModel) -> Value {
+        let list = |columns: Vec<&str>| columns.join(", ");
+        let own = list(self.columns.iter().map(|pair| &*pair.0.name).collect());
+        let theirs = list(self.columns.iter().map(|pair| &*pair.1.name).collect());
+        let (from, to) = (&from.name, &self.target.model.name);
+        json!({
+            "cardinality": self.cardinality.in_words(),
+            "embedding": format!("{from} with {to}"),
+            "relationship": format!("{} using {from}({own}) and {to}({theirs})", self.reference.name),
+        })
+    }
+}
+
+/// The relation that is called so; refused when there is none, or more than one.
+pub(super) fn find<'m>(
+    around: &Around<'m>,
+    from: &'m ReadModel,
+    relation: &Name,
+    hint: Option<&Name>,
+) -> Result<Relation<'m>, Refusal> {
+    let all = relations(around.models, from, &|name| around.may_read(name));
+    let wanted = hint.map(|hint| hint.text.as_str());
+    let mut found: Vec<Relation<'m>> = (all.iter())
+        .filter(|one| one.is_meant(&relation.text, wanted))
+        .cloned()
+        .collect();
+    if found.len() > 1 {
+        return Err(ambiguous(from, relation, &found));
+    }
+    found
+        .pop()
+        .ok_or_else(|| unrelated(from, relation, hint, &all))
+}
+
+fn ambiguous(from: &ReadModel, relation: &Name, found: &[Relation<'_>]) -> Refusal {
+    let shown = shown(&relation.text);
+    let ways: Vec<String> = found
+        .iter()
+        .map(|one| format!("'{}!{}'", one.target.model.name, one.reference.name))
+        .collect();
+    let mut refusal = Refusal::new(
+        "ambiguous_relation",
+        format!(
+            "Could not embed because more than one relationship was found for '{}' and '{shown}'",
+            from.name
+        ),
+    )
+    .hint(format!(
+        "Try changing '{shown}' to one of the following: {}. Find the desired relationship in the 'details' key.",
+        ways.join(", ")
+    ));
+    let all: Value = found.iter().map(|one| one.described(from)).collect();
+    refusal.details = Some(Box::new(all));
+    refusal
+}
+
+fn unrelated(
+    from: &ReadModel,
+    relation: &Name,
+    hint: Option<&Name>,
+    all: &[Relation<'_>],
+) -> Refusal {
+    let shown_name = shown(&relation.text);
+    let with = hint.map(|hint| format!(" by \"{}\"", shown(&hint.text)));
+    let refusal = Refusal::new(
+        "not_related",
+        format!(
+            "read model \"{}\" is not related to \"{shown_name}\"{}",
+            from.name,
+            with.unwrap_or_default()
+        ),
+    )
+    .at(&relation.place);
+    let names: Vec<&str> = all.iter().map(|one| &*one.target.model.name).collect();
+    if let Some(hint) = hint
+        && names.contains(&relation.text.as_str())
+    {
+        let ways = (all.iter()).filter(|one| one.target.model.name == relation.text);
+        let ways: Vec<&str> = ways.map(|one| &*one.reference.name).collect();
+        return refusal
+            .at(&hint.place)
+            .hint(format!("what leads there: {}", ways.join(", ")));
+    }
+    if from.column(&relation.text).is_some() {
+        return refusal.hint("a column is selected without parentheses behind its name");
+    }
+    match nearest(&relation.text, names.iter().copied()) {
+        Some(near) => refusal.hint(format!("did you mean \"{near}\"?")),
+        None if names.is_empty() => refusal.hint(
+            "read models are related by references, which their plugins declare; this one has none",
+        ),
+        None => refusal.hint(format!("it is related to: {}", names.join(", "))),
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
+}

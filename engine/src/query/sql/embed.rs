@@ -1,0 +1,94 @@
+//! Embedded rows as SQL: each embed is a subquery about the row that it belongs to, so one statement and one snapshot give
+//! them all.
+
+use super::{Builder, Lines};
+use crate::query::plan::{Embedded, Expression, Link, Related, Source};
+use crate::read_model::quote;
+
+impl Builder {
+    /// The rows of an embed as JSON: an array, or the only one, or NULL.
+    pub(super) fn embed(&mut self, alias: &str, embedded: &Embedded<'_>) -> String {
+        let (plan, inner) = (&embedded.plan, within(alias));
+        let rows = self.tied(alias, &inner, &embedded.link, |builder| {
+            builder.all(&inner, &plan.conditions)
+        });
+        let limit = match embedded.is_one {
+            true => plan.limit.min(1),
+            false => plan.limit,
+        };
+        let lines = self.lines_of(plan, &inner, &rows, limit, Lines::Json);
+        match embedded.is_one {
+            true => format!("(select line::json from ({lines}) as {inner}l)"),
+            false => format!(
+                "(select ('[' || coalesce(string_agg(line, ',' order by n), '') || ']')::json from ({lines}) as {inner}l)"
+            ),
+        }
+    }
+
+    /// One value of the only row of an embed.
+    pub(super) fn spread(
+        &mut self,
+        alias: &str,
+        embedded: &Embedded<'_>,
+        source: &Source<'_>,
+    ) -> String {
+        let inner = within(alias);
+        let value = self.source(&inner, source);
+        let rows = self.tied(alias, &inner, &embedded.link, |builder| {
+            builder.all(&inner, &embedded.plan.conditions)
+        });
+        format!("(select {value} {rows} limit 1)")
+    }
+
+    /// Whether there are such rows.
+    pub(super) fn exists(&mut self, alias: &str, related: &Related<'_>) -> String {
+        let inner = within(alias);
+        let rows = self.of(alias, &inner, related);
+        format!("exists (select {rows})")
+    }
+
+    /// A value of the only row that belongs to a row.
+    pub(super) fn of_related(
+        &mut self,
+        alias: &str,
+        related: &Related<'_>,
+        value: &Expression<'_>,
+    ) -> String {
+        let inner = within(alias);
+        let value = self.expression(&inner, value);
+        let rows = self.of(alias, &inner, related);
+        format!("(select {value} {rows} limit 1)")
+    }
+
+    fn of(&mut self, alias: &str, inner: &str, related: &Related<'_>) -> String {
+        self.tied(alias, inner, &related.link, |builder| {
+            builder.all(inner, &related.conditions)
+        })
+    }
+
+    /// `from` and `where`: the rows that belong to the outer row and fulfil conditions.
+    fn tied(
+        &mut self,
+        outer: &str,
+        inner: &str,
+        link: &Link<'_>,
+        conditions: impl FnOnce(&mut Self) -> String,
+    ) -> String {
+        let ties = link.columns.iter().map(|(own, theirs)| {
+            let (own, theirs) = (quote(own.name), quote(theirs.name));
+            format!("{inner}.{theirs} = {outer}.{own} and ")
+        });
+        format!(
+            "from {}.{} {inner} where {}{}",
+            quote(link.schema),
+            quote(&link.model.name),
+            ties.collect::<String>(),
+            conditions(self)
+        )
+    }
+}
+
+/// The alias of a table whose rows belong to those of another one. Siblings may share it: neither sees the other.
+fn within(alias: &str) -> String {
+    format!("{alias}e")
+}
