@@ -1,6 +1,6 @@
 //! Coming back, on this node or another one, after kills, promotions, and much else.
 
-use gobo_tests::{Database, Gobo, Random};
+use gobo_tests::{Database, Gobo, Random, wait_until};
 use serde_json::{Value, json};
 
 use super::feed::some_changes;
@@ -94,10 +94,19 @@ async fn a_copy_kept_through_kills_other_nodes_and_promotions_is_the_read_model(
         let positions = append(&database, &some_changes(&mut random, 30)).await;
         let last = *positions.last().unwrap();
         if round == 6 {
+            let live = || {
+                let answer = nodes[1 - node].gobo.get("/read/raw?limit=0").expect(200);
+                answer.header("gobo-generation").unwrap().to_owned()
+            };
+            let before = live();
             let answer = nodes[1 - node]
                 .gobo
                 .post("/admin/projections/raw/rebuild", &json!({}));
             assert!(answer.status < 300, "{}", answer.text());
+            wait_until("the promotion", || match live() {
+                same if same == before => Err(same),
+                _ => Ok(()),
+            });
         }
         if round % 4 == 3 {
             nodes[1 - node].gobo.kill();
