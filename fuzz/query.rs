@@ -3,15 +3,19 @@
 
 use std::collections::BTreeSet;
 
-use gobo::query::catalog::Standing;
-use gobo::query::rules::Sight;
+use gobo::query::catalog::{ByName, Standing};
+use gobo::query::plan::Around;
+use gobo::query::rules::{Rules, Viewer};
 use gobo::query::sql::{Count, Lines, Shape, Statement, Target};
 use gobo::query::{Limits, Refusal, parse, plan, scan, sql};
 use gobo::read_model::{Column, ReadModel};
 
 /// A read model with columns of all types, and the words that its statements are made of.
-pub struct Harness {
+pub(crate) struct Harness {
     model: ReadModel,
+    others: ByName,
+    rules: Rules,
+    viewer: Viewer,
     limits: Limits,
     words: BTreeSet<String>,
 }
@@ -55,7 +59,7 @@ const BASELINE: [&str; 24] = [
     "tags=cs.{zqzq}&tags=cd.{zqzq}&tags=ov.{zqzq}&tags=in.(\"{zqzq}\",{})",
     "txt=in.(zqzq,\"zqzq\")&txt=in.()&doc->>zqzq=in.(zqzq)",
     "flag=is.true&flag=is.false&flag=is.unknown&flag=is.null&flag=is.not_null&flag=not.is.true",
-    "or=(txt.eq.zqzq,not.and(txt.eq.\"zqzq\",doc->zqzq.cs.\"zqzq\"))&not.or=(txt.eq.zqzq)",
+    "or=(txt.eq.zqzq,not.and(txt.eq.\"zqzq\",doc->zqzq.cs.\"[\\\"zqzq\\\"]\"))&not.or=(txt.eq.zqzq)",
     "txt=fts.zqzq&txt=plfts.zqzq&txt=phfts.zqzq&txt=wfts.zqzq",
     "order=id.desc&limit=5&offset=7",
     "order=txt.desc,id.asc,doc->>zqzq",
@@ -72,7 +76,7 @@ const CONFIGURATIONS: &str = "simple arabic armenian basque catalan danish dutch
 
 impl Harness {
     /// Learns the words from queries that use everything.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let column = |(name, kind): (&str, &str)| Column {
             name: name.to_owned(),
             kind: kind.parse().expect("a type of the contract"),
@@ -89,6 +93,9 @@ impl Harness {
                 indexes: Vec::new(),
                 references: Vec::new(),
             },
+            others: ByName::new(),
+            rules: Rules::default(),
+            viewer: Viewer::default(),
             limits: Limits::default(),
             words: BTreeSet::new(),
         };
@@ -116,7 +123,7 @@ impl Harness {
     }
 
     /// Whether the query was accepted, having checked what must hold.
-    pub fn check(&self, query: &str) -> bool {
+    pub(crate) fn check(&self, query: &str) -> bool {
         match self.statements(query) {
             Ok(statements) => {
                 statements
@@ -154,9 +161,15 @@ impl Harness {
     /// The statements of a query, in all forms of an answer.
     fn statements(&self, query: &str) -> Result<Vec<Statement>, Refusal> {
         let parameters = scan::parameters(query, &self.limits)?;
-        plan::check_names(&parameters, &self.model)?;
+        plan::check_names(&parameters, &self.model, &self.limits)?;
         let request = parse::parse(&parameters, &self.limits)?;
-        let plan = plan::rows(&self.model, &request, &self.limits, Sight::Everything)?;
+        let around = Around {
+            models: &self.others,
+            from: None,
+            rules: &self.rules,
+            viewer: &self.viewer,
+        };
+        let plan = plan::rows(&self.model, &around, &request, &self.limits)?;
         let target = Target {
             generation: 1,
             standing: Standing::Live,

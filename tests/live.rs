@@ -1,3 +1,6 @@
 //! The change feed, and live queries over it.
 
+mod events;
 mod feed;
+mod follow;
+mod resume;

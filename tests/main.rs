@@ -18,6 +18,7 @@ mod deploy;
 mod diff_tables;
 mod failure;
 mod foreign;
+mod fresh;
 mod generations;
 mod http;
 mod import;

@@ -1,8 +1,15 @@
 //! Events over HTTP.
 
-use gobo::api::streams::{Streams, router};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gobo::api::streams::{Projections, Streams, router};
 use gobo::db::Database as Sessions;
 use gobo::migrate::migrate;
+use gobo::progress::Progress;
+use gobo::query::Limits;
+use gobo::query::board::{Board, Looks};
+use gobo::query::catalog::{Catalog, Models};
 use gobo::store::Store;
 use gobo_tests::Database;
 use serde_json::{Value, json};
@@ -45,9 +52,20 @@ impl Server {
 
 async fn serve(database: &str, safe: watch::Receiver<i64>) -> String {
     let pool = Sessions::new(database).unwrap().pool("test", 4, &[]);
+    let (_, models) = watch::channel(Models::default());
+    let limits = Limits::default();
+    let looks = Looks {
+        max_age: Duration::ZERO,
+        waiters: limits.waiters,
+    };
     let app = router(Streams {
-        store: Store::new(pool),
+        store: Store::new(pool.clone()),
         safe,
+        projections: Projections {
+            board: Board::new(pool, Progress::new(), looks),
+            catalog: Catalog::new(models, Arc::default()),
+            limits,
+        },
         body_limit: 1 << 20,
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -26,6 +26,7 @@ use tower_service::Service;
 
 use crate::access::Access;
 use crate::config::Config;
+use crate::feed::Hub;
 use crate::feed::publish::Published;
 use crate::redis::Redis;
 use admin::Admin;
@@ -90,19 +91,28 @@ pub struct Rooms {
     pub redis: Option<Redis>,
     /// For `/metrics`.
     pub published: Published,
+    /// Who follows what, for `/metrics`.
+    pub live: Hub,
 }
 
 /// Everything but health, composed.
 pub fn router(config: &Config, rooms: Rooms) -> Router {
     let router = Router::new()
         .merge(streams::router(rooms.streams))
-        .merge(rooms.reader.router())
+        .merge(rooms.reader.clone().router())
         .merge(openapi::router(rooms.described))
         .merge(console::router(rooms.admin.clone()))
         .merge(admin::router(rooms.admin.clone()))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
-    metrics::measured(router, rooms.admin, rooms.redis, rooms.published)
+    let measured = metrics::Measured {
+        admin: rooms.admin,
+        reader: rooms.reader,
+        redis: rooms.redis,
+        published: rooms.published,
+        live: rooms.live,
+    };
+    metrics::measured(router, measured)
         .layer(DefaultBodyLimit::max(config.api.max_body_bytes))
 }
 

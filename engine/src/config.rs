@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cache;
 use crate::host::Limits;
 use crate::projection::{Policy, Settings};
 use crate::source::SourceConfig;
@@ -51,6 +52,8 @@ pub struct Config {
     pub generations: Generations,
     /// What HTTP clients may use.
     pub api: Api,
+    /// What is kept in memory of what was read.
+    pub cache: Cache,
     /// Who may do what.
     pub access: Access,
     /// A second cache, and a place for change feeds.
@@ -182,6 +185,18 @@ pub struct Api {
     pub request_timeout_ms: u64,
 }
 
+/// `[cache]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// Bytes of answers that are kept in memory; 0 keeps none.
+    pub bytes: u64,
+    /// After how long a kept answer goes, in memory and in Redis.
+    pub keep_seconds: u64,
+    /// For how long a look at a read model's freshness is good enough for readers who ask for nothing more.
+    pub max_age_ms: u64,
+}
+
 /// `[projections.NAME]`; everything but the source can also be changed while the engine runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -245,6 +260,7 @@ impl Default for Config {
             engine: EngineSettings::default(),
             generations: Generations::default(),
             api: Api::default(),
+            cache: Cache::default(),
             access: Access::default(),
             redis: RedisSettings::default(),
             live: Live::default(),
@@ -322,6 +338,26 @@ impl Default for Api {
             statement_timeout_ms: 10_000,
             max_wait_ms: 30_000,
             request_timeout_ms: 60_000,
+        }
+    }
+}
+
+impl Cache {
+    /// What is kept of what was read.
+    pub fn settings(&self) -> cache::Settings {
+        cache::Settings {
+            bytes: self.bytes,
+            keep: Duration::from_secs(self.keep_seconds),
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            bytes: 64 << 20,
+            keep_seconds: 300,
+            max_age_ms: 20,
         }
     }
 }

@@ -40,7 +40,7 @@ pub enum OnChange {
 pub struct Refused(String);
 
 /// Names that the query grammar reserves (DESIGN: a column of that name could not be filtered on).
-const RESERVED: [&str; 15] = [
+const RESERVED: [&str; 16] = [
     "select",
     "order",
     "limit",
@@ -54,6 +54,7 @@ const RESERVED: [&str; 15] = [
     "wait",
     "as_of",
     "live",
+    "last_event_id",
     "on_conflict",
     "columns",
 ];

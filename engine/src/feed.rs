@@ -3,11 +3,22 @@
 //! A read model's commits form a chain: each names the revision before. Where the chain is broken (trimmed, or rows changed
 //! in a way that is not told, such as a promotion) whoever follows has to read the rows anew.
 
+mod commit;
+mod hub;
+mod mailbox;
 pub mod publish;
+mod query;
+mod stats;
+mod topic;
 mod trim;
 
 use tokio_postgres::GenericClient;
 
+use commit::Parsed;
+pub use hub::{Bounds, Hub, Place, Stop, Subscription};
+pub use mailbox::{End, Event, Reason};
+pub use query::{Question, Realm, frame};
+pub use stats::Stats;
 pub use trim::{Kept, Trimmer};
 
 /// What one commit changed in a read model.
@@ -23,6 +34,15 @@ pub struct Commit {
     pub position: i64,
     /// `[{"k": [key], "b": row before or null, "a": row after or null}, ...]`; `None` when they are too many to be told.
     pub changes: Option<String>,
+}
+
+impl Commit {
+    /// The changes row by row, or why they are not told.
+    fn parsed(self) -> Result<Parsed, Reason> {
+        let changes = self.changes.ok_or(Reason::TooManyChanges)?;
+        Parsed::read(self.revision, self.position, changes)
+            .map_err(|error| Reason::Failed(error.to_string()))
+    }
 }
 
 /// A part of a read model's chain of commits, and where it stands: one moment.

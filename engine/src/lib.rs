@@ -21,6 +21,7 @@ pub mod projection;
 pub mod read_model;
 pub mod progress;
 pub mod query;
+pub mod cache;
 pub mod feed;
 
 // The control plane: it calls the flow, never the other way round.

@@ -17,8 +17,16 @@ pub struct Progress {
 #[derive(Debug, Default)]
 struct Shared {
     commits: watch::Sender<u64>,
-    /// How many readers wait for a generation. Entries stay: there are as many as generations that were ever read.
-    waiting: Mutex<HashMap<i64, watch::Sender<usize>>>,
+    /// Entries stay: there are as many as generations that were ever read or run.
+    generations: Mutex<HashMap<i64, Generation>>,
+}
+
+#[derive(Debug, Default)]
+struct Generation {
+    /// How many readers wait for it.
+    waiting: watch::Sender<usize>,
+    /// How often it is known to have moved.
+    moves: u64,
 }
 
 impl Progress {
@@ -27,9 +35,17 @@ impl Progress {
         Self::default()
     }
 
-    /// Says that some generation's checkpoint moved.
-    pub fn committed(&self) {
+    /// Says that a generation's checkpoint moved. What was seen of it before is old from now on.
+    pub fn committed(&self, generation: i64) {
+        self.generations().entry(generation).or_default().moves += 1;
         self.shared.commits.send_modify(|commits| *commits += 1);
+    }
+
+    /// How often a generation's checkpoint is known to have moved.
+    pub fn moves(&self, generation: i64) -> u64 {
+        self.generations()
+            .get(&generation)
+            .map_or(0, |generation| generation.moves)
     }
 
     /// Changes with every [`committed`](Self::committed).
@@ -57,13 +73,14 @@ impl Progress {
     }
 
     fn count(&self, generation: i64) -> watch::Sender<usize> {
-        self.waiting().entry(generation).or_default().clone()
+        let mut generations = self.generations();
+        generations.entry(generation).or_default().waiting.clone()
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<i64, watch::Sender<usize>>> {
+    fn generations(&self) -> MutexGuard<'_, HashMap<i64, Generation>> {
         // Nothing that holds the lock can leave the map half changed.
         self.shared
-            .waiting
+            .generations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,8 +125,9 @@ mod tests {
     async fn a_commit_is_seen_by_everybody_who_subscribed_before_it() {
         let progress = Progress::new();
         let (mut a, mut b) = (progress.commits(), progress.commits());
-        progress.committed();
+        progress.committed(1);
         a.changed().await.unwrap();
         b.changed().await.unwrap();
+        assert_eq!((progress.moves(1), progress.moves(2)), (1, 0));
     }
 }

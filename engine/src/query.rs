@@ -7,8 +7,10 @@
 //! snapshot.
 
 pub mod as_of;
+pub mod board;
 pub mod catalog;
 mod cursor;
+pub mod live;
 mod nearest;
 pub mod parse;
 pub mod past;
@@ -24,7 +26,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use nearest::nearest;
-pub use rows::{Answer, Failure, Freshness, answer, checkpoint, freshness};
+pub use rows::{Answer, Failure, Freshness, Page, answer, freshness_of_all};
 
 /// What a query may ask for at most. Everything beyond is refused with the limit's value.
 #[derive(Debug, Clone, PartialEq, Eq)]

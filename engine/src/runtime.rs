@@ -16,9 +16,10 @@ use crate::access::{self, Access};
 use crate::api::admin::Admin;
 use crate::api::health::{Health, Stage};
 use crate::api::openapi::Described;
-use crate::api::read::Reader;
-use crate::api::streams::Streams;
+use crate::api::read::{Live, Reader};
+use crate::api::streams::{Projections, Streams};
 use crate::api::{Front, Rooms, server};
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::db::{Database, describe, describe_pool, is_infrastructure};
 use crate::deploy::Deployer;
@@ -32,6 +33,7 @@ use crate::migrate::{self, MigrateError};
 use crate::ownership::{Activity, Node, Ownership};
 use crate::progress::Progress;
 use crate::query;
+use crate::query::board::{Board, Looks};
 use crate::redis::{Redis, Unusable};
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
@@ -40,6 +42,8 @@ use crate::store::Store;
 
 /// How long services may take to finish what is in flight once the end was asked for.
 const GRACE: Duration = Duration::from_secs(20);
+/// Sessions that read what commits changed.
+const FEED_SESSIONS: usize = 4;
 /// The longest pause between two attempts to reach the database at the start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -202,6 +206,7 @@ struct Parts {
     progress: Progress,
     activity: Activity,
     redis: Option<Redis>,
+    cache: Cache,
 }
 
 /// Brings everything up, in the order in which one thing needs the other. Services give their name when they end.
@@ -243,6 +248,7 @@ async fn start(
         generations: Generations::new(control.clone(), registry.clone(), config.clone()),
         progress: Progress::new(),
         activity,
+        cache: Cache::new(config.cache.settings(), redis.clone(), database.name()),
         redis,
         config,
         database,
@@ -252,7 +258,7 @@ async fn start(
     let mut services = JoinSet::new();
     let readable = parts.start_services(&mut services, shutdown);
     let published = parts.start_publishing(&mut services, shutdown);
-    let rooms = parts.rooms(readable, published).await;
+    let rooms = parts.rooms(readable, published, shutdown).await;
     front.open(crate::api::router(&parts.config, rooms));
     let tools = Tools {
         deployer: parts.deployer,
@@ -285,6 +291,8 @@ impl Parts {
             shutdown.clone(),
         );
         services.spawn(named("read models", publishing));
+        let forgetting = self.cache.clone().run(catalog.clone(), shutdown.clone());
+        services.spawn(named("cache", forgetting));
         let (registry, database, until) = (
             self.registry.clone(),
             self.database.clone(),
@@ -324,6 +332,7 @@ impl Parts {
         &self,
         readable: query::catalog::Catalog,
         published: feed::publish::Published,
+        shutdown: &Shutdown,
     ) -> Rooms {
         let Self {
             config, database, ..
@@ -335,6 +344,13 @@ impl Parts {
             ("statement_timeout", timeout.as_str()),
         ];
         let readers = database.pool("reader", connections, &settings);
+        let limits = query_limits(config);
+        let looks = Looks {
+            max_age: Duration::from_millis(config.cache.max_age_ms),
+            waiters: limits.waiters,
+        };
+        let board = Board::new(readers.clone(), self.progress.clone(), looks);
+        let live = self.live(readers.clone(), shutdown);
         let timeout = config.api.request_timeout_ms.to_string();
         let writers = database.pool("store", connections, &bounded(&timeout));
         Rooms {
@@ -351,6 +367,11 @@ impl Parts {
             streams: Streams {
                 store: Store::new(writers),
                 safe: self.sources.own_safe_head(),
+                projections: Projections {
+                    board: board.clone(),
+                    catalog: readable.clone(),
+                    limits: limits.clone(),
+                },
                 body_limit: config.api.max_body_bytes,
             },
             described: Described {
@@ -362,13 +383,33 @@ impl Parts {
             reader: Reader::new(
                 readers,
                 readable,
-                self.progress.clone(),
-                query_limits(config),
+                board,
+                self.cache.clone(),
+                limits,
                 &config.database.read_schema,
                 self.access.rules().clone(),
-            ),
+            )
+            .with_live(live.clone()),
             redis: self.redis.clone(),
             published,
+            live: live.hub.clone(),
+        }
+    }
+
+    fn live(&self, readers: Pool, shutdown: &Shutdown) -> Live {
+        let live = &self.config.live;
+        let timeout = self.config.api.statement_timeout_ms.to_string();
+        let feed = self
+            .database
+            .pool("feed", FEED_SESSIONS, &bounded(&timeout));
+        let bounds = feed::Bounds {
+            subscribers: live.max_subscribers,
+            queue_bytes: live.queue_bytes,
+        };
+        let progress = self.progress.clone();
+        Live {
+            hub: feed::Hub::new(feed, readers, progress, bounds, shutdown.clone()),
+            heartbeat: Duration::from_millis(live.heartbeat_ms),
         }
     }
 

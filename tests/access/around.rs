@@ -70,6 +70,14 @@ async fn no_query_shows_more_than_the_visible_rows() {
         "limit=0",
         "select=_position,order_id&_position=gte.2",
         "order=created_at.desc.nullsfirst",
+        "select=count()",
+        "select=price.sum(),price.max(),order_id.min()",
+        "select=user_id,count()",
+        "select=user_id,price.avg()&order=user_id",
+        "select=price::text,who:user_id",
+        "user_id=match.^b",
+        "user_id=like(any).{b*,a*}",
+        "order_id=isdistinct.a1",
     ];
     for query in queries {
         for count in ["exact", "planned", "estimated"] {
@@ -202,7 +210,7 @@ async fn waiting_shows_new_rows_to_those_who_may_see_them() {
     let [alice, bob, _] = people(&shop);
     let position = append(&shop.database, &[order("b3", "bob", "9")]).await[0];
     let path = format!(
-        "/read/orders?select=order_id&order=price.desc&limit=1&min_position={position}&wait=30"
+        "/read/orders?select=order_id&order=price.desc&limit=1&min_position={position}&wait=30s"
     );
     assert_eq!(
         alice.get(&path).expect(200).json(),
@@ -216,7 +224,7 @@ async fn waiting_shows_new_rows_to_those_who_may_see_them() {
         let answer = alice
             .ask(
                 "GET",
-                "/read/orders?min_position=999999&wait=0",
+                "/read/orders?min_position=999999&wait=0s",
                 &[("prefer", preference)],
             )
             .expect(200);

@@ -30,7 +30,7 @@ pub(super) async fn shop(read_models: &str) -> Guarded {
         order("a3", "alice", "5"),
     ];
     let positions = append(&guarded.database, &orders).await;
-    let path = format!("/read/orders?min_position={}&wait=30", positions[4]);
+    let path = format!("/read/orders?min_position={}&wait=30s", positions[4]);
     guarded.get(&path, &guarded.admin).expect(200);
     guarded
 }
@@ -298,7 +298,7 @@ async fn a_read_model_that_one_may_not_read_does_not_exist_for_one() {
         "/read/orders?as_of=1",
         "/read/orders?as_of=label",
         "/read/orders?min_position=1",
-        "/read/orders?min_position=999999&wait=0",
+        "/read/orders?min_position=999999&wait=0s",
         "/read/order",
         "/read/orderss",
         "/read/orders?limit=x",

@@ -20,10 +20,14 @@ async fn a_reader_that_goes_from_node_to_node_never_goes_back() {
             .json(),
     );
     let (mut revision, mut live) = (0, 0);
+    // It sends the position back that it saw, so that no node answers from what it saw a moment before.
+    let position = last.to_string();
+    let seen_last = [("gobo-min-position", position.as_str())];
     wait_until("both nodes to serve the new generation", || {
         let mut seen = Vec::new();
         for node in [&scene.gobo, &other] {
-            let answer = node.get("/read/accounts").expect(200);
+            let answer = node.request("GET", "/read/accounts", &seen_last, &[]);
+            let answer = answer.expect(200);
             let number = |name: &str| answer.header(name).unwrap().parse::<i64>().unwrap();
             assert!(number("gobo-revision") >= revision && number("gobo-generation") >= live);
             (revision, live) = (number("gobo-revision"), number("gobo-generation"));
@@ -36,7 +40,10 @@ async fn a_reader_that_goes_from_node_to_node_never_goes_back() {
     });
     // Rolled back on the other node.
     ask(&other, "ledger", "rollback", json!({})).expect(200);
-    let answer = scene.gobo.get("/read/accounts").expect(200);
+    let answer = scene
+        .gobo
+        .request("GET", "/read/accounts", &seen_last, &[]);
+    let answer = answer.expect(200);
     assert_ne!(answer.header("gobo-generation").unwrap(), begun.to_string());
     let number: i64 = answer.header("gobo-revision").unwrap().parse().unwrap();
     assert!(number > revision);

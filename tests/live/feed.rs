@@ -57,7 +57,7 @@ fn replayed(page: &feed::Page) -> Vec<String> {
     rows
 }
 
-fn some_changes(random: &mut Random, count: usize) -> Vec<Event> {
+pub(super) fn some_changes(random: &mut Random, count: usize) -> Vec<Event> {
     (0..count)
         .map(|number| {
             let id = format!("r\"{}", random.below(5));

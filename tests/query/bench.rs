@@ -9,9 +9,11 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use gobo::access::Identity;
 use gobo::api::read::Reader;
+use gobo::cache::{self, Cache};
 use gobo::db::Database;
 use gobo::progress::Progress;
 use gobo::query::Limits;
+use gobo::query::board::{Board, Looks, Slot};
 use gobo::query::catalog::{Catalog, Head, Models, Published, Readable, Standing, Upstream};
 use gobo::read_model::{Column, ReadModel, quote};
 use tokio::sync::{Notify, watch};
@@ -40,6 +42,8 @@ pub(crate) struct Bench {
     pub(crate) models: watch::Sender<Models>,
     pub(crate) refresh: Arc<Notify>,
     pub(crate) pokes: Arc<AtomicUsize>,
+    /// The age of the oldest event that is not applied.
+    pub(crate) age: watch::Sender<Option<Duration>>,
     upstream: Upstream,
 }
 
@@ -106,10 +110,23 @@ impl Bench {
         let progress = Progress::new();
         let pokes = Arc::new(AtomicUsize::new(0));
         let poked = pokes.clone();
+        let (age, ages) = watch::channel(Some(Duration::from_millis(1_500)));
+        let pool = database.pool("reader", 4, &settings);
+        let looks = Looks {
+            // Rows are changed by SQL here, of which no node knows.
+            max_age: Duration::ZERO,
+            waiters: limits.waiters,
+        };
+        let uncached = cache::Settings {
+            bytes: 0,
+            keep: Duration::from_secs(1),
+        };
         let reader = Reader::new(
-            database.pool("reader", 4, &settings),
+            pool.clone(),
             Catalog::new(receiver, refresh.clone()),
-            progress.clone(),
+            Board::new(pool, progress.clone(), looks),
+            // The same revision has other rows here.
+            Cache::new(uncached, None, ""),
             limits,
             "read",
             Arc::default(),
@@ -122,9 +139,13 @@ impl Bench {
             models,
             refresh,
             pokes,
+            age,
             upstream: Upstream {
                 head: heads,
-                age_after: Arc::new(|_| Box::pin(async { Ok(Some(Duration::from_millis(1_500))) })),
+                age_after: Arc::new(move |_| {
+                    let age = *ages.borrow();
+                    Box::pin(async move { Ok(age) })
+                }),
                 position_at: Arc::new(|_| Box::pin(async { Ok(0) })),
                 poke: Arc::new(move || {
                     poked.fetch_add(1, Ordering::SeqCst);
@@ -167,7 +188,9 @@ impl Bench {
             generation,
             standing: Standing::Live,
             schema: format!("gobo_g{generation}"),
+            source: "gobo".to_owned(),
             upstream: self.upstream.clone(),
+            slot: Slot::default(),
         };
         self.models.send_modify(|models| {
             let mut live = models.live.clone();

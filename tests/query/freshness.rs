@@ -45,10 +45,8 @@ async fn answers_say_how_fresh_they_are() {
         assert_eq!(answer.header(name), value, "{name}");
     }
     bench.head.send_replace(Head { safe: 11, head: 12 });
-    assert_eq!(
-        bench.get("/read/orders").await.header("gobo-lag-seconds"),
-        "1.500"
-    );
+    let lag = bench.get("/read/orders").await;
+    assert!(lag.header("gobo-lag-seconds").starts_with("1.5"), "{lag:?}");
     // What the source knows may be older than what was projected meanwhile.
     bench.head.send_replace(Head { safe: 5, head: 7 });
     assert_eq!(
@@ -95,7 +93,7 @@ async fn a_reader_waits_for_its_own_write_and_wakes_when_it_is_there() {
         // Only a reader who waits makes the loop go on.
         bench.progress.awaited(1).await;
         commit(&bench, 11).await;
-        bench.progress.committed();
+        bench.progress.committed(1);
     };
     let answer = beside(
         bench.get("/read/orders?min_position=11&wait=30s"),
@@ -166,6 +164,76 @@ async fn waiting_ends_with_the_reason_or_with_old_rows_as_preferred() {
         (200, "true")
     );
     assert_eq!(stale.header("gobo-position"), "10");
+}
+
+#[tokio::test]
+async fn a_client_may_send_the_position_it_saw_back_with_everything_it_asks() {
+    let bench = orders().await;
+    let ask = async |uri: &str, position: &str| {
+        let headers = [("gobo-min-position", position)];
+        bench.send("GET", uri, &headers).await
+    };
+    assert_eq!(ask("/read/orders", "10").await.status, 200);
+    let late = ask("/read/orders?wait=1ms", "11").await;
+    assert_eq!(
+        (late.status.as_u16(), late.code().as_str()),
+        (503, "not_yet")
+    );
+    // The higher one counts.
+    let late = ask("/read/orders?wait=1ms&min_position=5", "11").await;
+    assert_eq!(late.json()["context"]["min_position"], 11);
+    let late = ask("/read/orders?wait=1ms&min_position=12", "11").await;
+    assert_eq!(late.json()["context"]["min_position"], 12);
+    for nonsense in ["", "-1", "ten", "99999999999999999999"] {
+        let refused = ask("/read/orders", nonsense).await;
+        assert_eq!(
+            (refused.status.as_u16(), &refused.json()["reason"]),
+            (400, &"invalid_min_position".into()),
+            "{nonsense}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn rows_that_lag_by_more_than_is_wanted_are_waited_for() {
+    let bench = orders().await;
+    bench.head.send_replace(Head { safe: 11, head: 11 });
+    let near = bench.get("/read/orders?max_lag=60s&wait=0ms").await;
+    assert_eq!(near.status, 200);
+    let late = bench.get("/read/orders?max_lag=1s&wait=20ms").await;
+    assert_eq!(
+        (late.status.as_u16(), late.code().as_str()),
+        (503, "not_yet")
+    );
+    assert!(late.body.contains("lags by 1."), "{}", late.body);
+    assert_eq!(late.header("retry-after"), "1");
+    let stale = [("prefer", "stale=ok")];
+    let uri = "/read/orders?max_lag=1s&wait=1ms";
+    let stale = bench.send("GET", uri, &stale).await;
+    assert_eq!(
+        (stale.status.as_u16(), stale.header("gobo-stale")),
+        (200, "true")
+    );
+    let loop_of_the_projection = async {
+        bench.progress.awaited(1).await;
+        commit(&bench, 11).await;
+        bench.age.send_replace(None);
+        bench.progress.committed(1);
+    };
+    let uri = "/read/orders?max_lag=0s&wait=30s";
+    let answer = beside(bench.get(uri), loop_of_the_projection).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("gobo-position")),
+        (200, "11")
+    );
+    for nonsense in ["max_lag=2", "max_lag=", "max_lag=2s&max_lag=3s"] {
+        let uri = format!("/read/orders?{nonsense}");
+        assert_eq!(bench.get(&uri).await.status, 400, "{nonsense}");
+    }
+    assert_eq!(
+        bench.get("/read/orders?max_lag=1s&as_of=5").await.json()["reason"],
+        "unsupported_parameter"
+    );
 }
 
 #[tokio::test]
@@ -247,6 +315,53 @@ async fn a_reader_who_has_the_rows_is_told_so() {
 }
 
 #[tokio::test]
+async fn the_body_says_what_the_headers_say_where_that_is_preferred() {
+    let bench = orders().await;
+    bench.head.send_replace(Head { safe: 11, head: 12 });
+    commit(&bench, 11).await;
+    commit(&bench, 12).await;
+    let ask = async |uri: &str, more: &[(&str, &str)]| {
+        let mut headers = vec![("prefer", "count=exact, metadata")];
+        headers.extend_from_slice(more);
+        bench.send("GET", uri, &headers).await
+    };
+    let uri = "/read/orders?order=id&limit=1";
+    let answer = ask(uri, &[]).await;
+    assert_eq!(answer.header("preference-applied"), "count=exact, metadata");
+    let body = answer.json();
+    assert_eq!(body["data"], serde_json::json!([{ "id": 11 }]));
+    assert_eq!(
+        body["metadata"],
+        serde_json::json!({
+            "position": 12, "head_position": 12, "lag_seconds": 0.0, "generation": 1, "revision": 3, "stale": false,
+            "dead_letters": 0, "count": 1, "total": 2, "next_cursor": answer.header("gobo-next-cursor"),
+        })
+    );
+    // Positions move on without the rows: the tag is a weak one, and not that of the rows alone.
+    let tag = answer.header("etag").to_owned();
+    assert!(tag.starts_with("W/\""), "{tag}");
+    let again = ask(uri, &[("if-none-match", tag.as_str())]).await;
+    assert_eq!(
+        (again.status.as_u16(), again.header("etag")),
+        (304, tag.as_str())
+    );
+    let plain = [("if-none-match", tag.as_str()), ("prefer", "count=exact")];
+    assert_eq!(bench.send("GET", uri, &plain).await.status, 206);
+    let row = ask("/read/orders/12", &[]).await.json();
+    assert_eq!(row["data"], serde_json::json!({ "id": 12 }));
+    assert_eq!(row["metadata"]["position"], 12);
+    let csv = ask(uri, &[("accept", "text/csv")]).await;
+    assert_eq!(
+        (csv.body.as_str(), csv.header("preference-applied")),
+        ("id\n11", "count=exact")
+    );
+    let stale = [("prefer", "metadata, stale=ok")];
+    let uri = "/read/orders?min_position=99&wait=1ms";
+    let stale = bench.send("GET", uri, &stale).await;
+    assert_eq!(stale.json()["metadata"]["stale"], true);
+}
+
+#[tokio::test]
 async fn a_reader_who_waits_goes_on_with_the_generation_that_is_promoted_meanwhile() {
     let bench = Bench::new().await;
     let orders = model("orders", "id int4", &["id"]);
@@ -255,7 +370,10 @@ async fn a_reader_who_waits_goes_on_with_the_generation_that_is_promoted_meanwhi
         bench.progress.awaited(1).await;
         bench.deploy(2, &orders).await;
         bench
-            .sql("update gobo.checkpoints set position = 11 where generation = 2")
+            .sql(
+                "delete from gobo.projections where live = 1;
+                 update gobo.checkpoints set position = 11 where generation = 2",
+            )
             .await;
     };
     let answer = beside(

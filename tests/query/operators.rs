@@ -103,7 +103,7 @@ async fn an_operator_finds_the_rows_that_its_sql_finds() {
         ("txt=imatch.^ap", "txt ~* '^ap'"),
         ("txt=match(any).{^The,pie$}", "txt ~ any('{^The,pie$}')"),
         (
-            "txt=imatch(all).{^A,\"\\\\\\\\(\"}",
+            "txt=imatch(all).{^A,\"\\\\(\"}",
             "txt ~* all(array['^A', '\\('])",
         ),
         ("txt=eq.a_b\\c\"d", "txt = 'a_b\\c\"d'"),
@@ -332,7 +332,7 @@ async fn what_only_postgresql_can_judge_is_still_refused_and_never_an_error() {
         "txt=imatch.[z-a]",
         "txt=match.a{99999}",
         "txt=match(any).{(}",
-        "txt=like.x\\",
+        "txt=like.a\\",
         "txt=fts.fox jumps",
         "txt=fts.!",
         "txt=fts(english).(a",
@@ -413,9 +413,9 @@ async fn a_pattern_that_explodes_is_cut_off_by_the_statement_timeout() {
         .deploy(1, &model("things", "id int4, txt text?", &["id"]))
         .await;
     bench
-        .sql("insert into gobo_g1.things select g, repeat('a', 5000) || 'b' from generate_series(1, 2000) g")
+        .sql("insert into gobo_g1.things select g, repeat('a', 2001) || 'b' from generate_series(1, 2000) g")
         .await;
-    let query = parameter("txt=match.^(a|aa|aaa|a*b?)*\\1*c$");
+    let query = parameter("txt=match.^(a+)(a+)(a+)\\1\\2\\3b$");
     let answer = bench.get(&format!("/read/things?{query}")).await;
     assert_eq!(answer.reason(), "statement_timeout", "{}", answer.body);
 }

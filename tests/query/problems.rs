@@ -73,6 +73,13 @@ async fn codes_and_statuses_are_postgrest_s() {
             "22008",
             "invalid_value",
         ),
+        (
+            "orders?limit=-1",
+            "*/*",
+            416,
+            "PGRST103",
+            "range_not_satisfiable",
+        ),
         ("orders", object, 406, "PGRST116", "not_one_row"),
         ("orders?id=eq.9", object, 406, "PGRST116", "not_one_row"),
         ("orders/9", "*/*", 404, "PGRST116", "row_not_found"),
@@ -132,4 +139,35 @@ async fn the_place_of_a_mistake_is_told_to_people_and_to_programs() {
     assert_eq!(problem["context"]["parameter"], "or");
     assert_eq!(problem["context"]["at"], 10);
     assert_eq!(problem["details"], Value::from("at 10, parameter or"));
+}
+
+/// The literals that directly follow `call` in the query module's sources.
+fn words(call: &str, found: &mut std::collections::BTreeSet<String>, folder: &std::path::Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            words(call, found, &path);
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for after in text.split(call).skip(1) {
+            let literal = after.trim_start().strip_prefix('"');
+            let word = literal.and_then(|rest| rest.split('"').next());
+            found.extend(word.map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn every_refusal_of_a_query_has_a_code_of_postgrest_s() {
+    let sources = gobo_tests::workspace().join("engine/src");
+    let mut refusals = std::collections::BTreeSet::new();
+    for call in ["Refusal::new(", "scanner(parameter, "] {
+        words(call, &mut refusals, &sources.join("query"));
+    }
+    assert!(refusals.len() > 15, "{refusals:?}");
+    let table = std::fs::read_to_string(sources.join("api/read/errors.rs")).unwrap();
+    for word in refusals {
+        assert!(table.contains(&format!("(\"{word}\", \"")), "{word}");
+    }
 }

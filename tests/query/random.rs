@@ -198,7 +198,14 @@ fn test(random: &mut Random, left: &Left, is_nested: bool) -> (String, String) {
         }
         2 => {
             let word = random.one_of(&["any", "all"]);
-            let (name, operator, quantified) = random.one_of(&OPERATORS);
+            // PostgreSQL finds dates even in braces, so that no array is taken for one here.
+            let is_moment = ["date", "timestamptz"].contains(&kind);
+            let choices = if is_moment {
+                &OPERATORS[2..6]
+            } else {
+                &OPERATORS[..]
+            };
+            let (name, operator, quantified) = random.one_of(choices);
             let values: Vec<&str> = (0..random.below(3))
                 .map(|_| random.one_of(left.values))
                 .collect();

@@ -6,6 +6,8 @@
 mod data;
 mod database;
 mod latency;
+mod load;
+mod reads;
 mod table;
 
 use std::fs;
@@ -40,6 +42,9 @@ pub struct Options {
     /// For how many seconds the latency is measured.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
+    /// Measures reads over HTTP and nothing else.
+    #[arg(long)]
+    reads: bool,
 }
 
 /// Every event as the engine reads it.
@@ -59,6 +64,7 @@ const TUNING: [&str; 2] = ["GOBO_ENGINE_", "GOBO_LIMITS_"];
 pub fn run(options: &Options) -> Result<()> {
     setup::run()?;
     let binary = build::engine_with("release")?;
+    let baseline = build::binary("gobo-baseline", "release")?;
     let modules = build::guests(&["retail".to_owned(), "orders".to_owned()])?;
     let module = |name: &str| -> Result<Vec<u8>> {
         let path = (modules.get(name)).with_context(|| format!("{name} was not built"))?;
@@ -76,7 +82,13 @@ pub fn run(options: &Options) -> Result<()> {
         repeat: options.repeat,
     };
     let mut table = Table::default();
-    let measured = bench.measure(options, &module("retail")?, &module("orders")?, &mut table);
+    let (retail, orders) = (module("retail")?, module("orders")?);
+    let measured = match options.reads {
+        true => bench.only_reads(options, &orders, &baseline, &mut table),
+        false => bench
+            .measure(options, &retail, &orders, &mut table)
+            .and_then(|()| bench.reads_of_market(&orders, &baseline, &mut table)),
+    };
     drop(bench);
     println!("{table}");
     gobo_cluster::remove_data(&data)?;
@@ -121,6 +133,26 @@ impl Bench {
         self.import("market", &market, table)?;
         self.rebuild_market(orders, table)?;
         self.latency(options, orders, table)
+    }
+
+    fn only_reads(
+        &self,
+        options: &Options,
+        orders: &[u8],
+        baseline: &Path,
+        table: &mut Table,
+    ) -> Result<()> {
+        let market = self.folder.join("market.jsonl");
+        data::market(&market, options.events)?;
+        let database = self.create("market", None)?;
+        self.gobo_import(&database, &market)?;
+        database.run("vacuum (analyze) gobo.events")?;
+        self.reads_of_market(orders, baseline, table)
+    }
+
+    fn reads_of_market(&self, orders: &[u8], baseline: &Path, table: &mut Table) -> Result<()> {
+        let database = self.create("rebuild", Some("market"))?;
+        self.reads(&database, orders, baseline, table)
     }
 
     /// Imports `file`, and leaves a database called `name` with its events.
@@ -273,9 +305,14 @@ impl Bench {
     }
 
     fn serve(&self, database: &Database) -> Result<Served> {
+        self.serve_with(database, "")
+    }
+
+    /// With these sections in its configuration.
+    fn serve_with(&self, database: &Database, sections: &str) -> Result<Served> {
         let config = self.folder.join("gobo.toml");
         let text = format!(
-            "listen = \"127.0.0.1:0\"\n\n[database]\nurl = {:?}\n\n[plugins]\ncache_dir = {:?}\n",
+            "listen = \"127.0.0.1:0\"\n\n[database]\nurl = {:?}\n\n[plugins]\ncache_dir = {:?}\n\n{sections}",
             database.url,
             self.folder.join("cache")
         );

@@ -48,12 +48,17 @@ pub fn engine() -> Result<PathBuf> {
 
 /// Builds `gobo` with one of cargo's profiles and returns its path.
 pub fn engine_with(profile: &str) -> Result<PathBuf> {
+    binary("gobo", profile)
+}
+
+/// Builds the binary of a package that has the same name, and returns its path.
+pub fn binary(package: &str, profile: &str) -> Result<PathBuf> {
     let messages = messages(&[
         "build",
         "--package",
-        "gobo",
+        package,
         "--bin",
-        "gobo",
+        package,
         "--profile",
         profile,
         "--message-format=json-render-diagnostics",
@@ -64,7 +69,7 @@ pub fn engine_with(profile: &str) -> Result<PathBuf> {
         .next_back();
     built
         .map(PathBuf::from)
-        .context("cargo did not say where it put `gobo`")
+        .with_context(|| format!("cargo did not say where it put `{package}`"))
 }
 
 /// Builds these packages as WebAssembly modules and returns their paths by package name, with

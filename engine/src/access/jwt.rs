@@ -169,10 +169,8 @@ impl Jwts {
         let until = until
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
             .and_then(|since| UNIX_EPOCH.checked_add(since + leeway));
-        let mut roles = roles(&claims, self.config.roles_claim.as_deref());
-        if roles.is_empty() {
-            roles = self.config.default_roles.clone();
-        }
+        let roles = roles(&claims, self.config.roles_claim.as_deref())
+            .unwrap_or_else(|| self.config.default_roles.clone());
         Ok(Identity {
             name: format!("jwt {subject} of {issuer}"),
             until,
@@ -214,8 +212,9 @@ fn invalid(error: ErrorKind) -> Invalid {
     }
 }
 
-/// The roles at `path`, or at the usual places: a list of texts, or one text with spaces between them.
-fn roles(claims: &Claims, path: Option<&str>) -> Vec<String> {
+/// The roles at `path`, or at the usual places: a list of texts, or one text with spaces between them. None only where nothing is
+/// said of roles: an empty list takes them away.
+fn roles(claims: &Claims, path: Option<&str>) -> Option<Vec<String>> {
     let found = match path {
         // A claim may have a point in its own name.
         Some(path) => claims.get(path).or_else(|| {
@@ -225,14 +224,14 @@ fn roles(claims: &Claims, path: Option<&str>) -> Vec<String> {
         }),
         None => claims.get("roles").or_else(|| claims.get("role")),
     };
-    match found {
-        Some(Value::String(text)) => text.split_whitespace().map(str::to_owned).collect(),
-        Some(Value::Array(roles)) => {
+    Some(match found? {
+        Value::String(text) => text.split_whitespace().map(str::to_owned).collect(),
+        Value::Array(roles) => {
             let texts = roles.iter().filter_map(Value::as_str);
             texts.map(str::to_owned).collect()
         }
         _ => Vec::new(),
-    }
+    })
 }
 
 fn files(config: &Jwt) -> [Option<&PathBuf>; 3] {

@@ -3,6 +3,7 @@
 //! Every node tells of every generation, as the database has it; rates are known where a loop runs. There are as many
 //! series as there are projections, generations and read models: nothing that an event or a client says becomes a label.
 
+mod readers;
 mod redis;
 
 use std::collections::HashMap;
@@ -20,7 +21,9 @@ use tokio::time::Instant;
 
 use super::admin::Admin;
 use super::admin::status::{GenerationStatus, State, all_generations};
+use super::read::Reader;
 use crate::event::Position;
+use crate::feed::Hub;
 use crate::feed::publish::Published;
 use crate::redis::Redis;
 use crate::source;
@@ -56,27 +59,33 @@ struct Seen {
     per_second: Option<f64>,
 }
 
+/// What is measured besides the process.
+#[derive(Clone)]
+pub struct Measured {
+    /// The generations.
+    pub admin: Admin,
+    /// Caches, and what readers wait for.
+    pub reader: Reader,
+    /// The second cache.
+    pub redis: Option<Redis>,
+    /// The feeds in it.
+    pub published: Published,
+    /// Who follows what.
+    pub live: Hub,
+}
+
 #[derive(Clone)]
 struct Room {
-    admin: Admin,
-    redis: Option<Redis>,
-    published: Published,
+    of: Measured,
     traffic: Arc<Traffic>,
     pace: Arc<Pace>,
 }
 
 /// Adds `/metrics` to `router`, and counts the answers of all of it.
-pub fn measured(
-    router: Router,
-    admin: Admin,
-    redis: Option<Redis>,
-    published: Published,
-) -> Router {
+pub fn measured(router: Router, of: Measured) -> Router {
     let traffic: Arc<Traffic> = Arc::default();
     let room = Room {
-        admin,
-        redis,
-        published,
+        of,
         traffic: traffic.clone(),
         pace: Arc::default(),
     };
@@ -104,11 +113,13 @@ async fn count(Shared(traffic): Shared<Arc<Traffic>>, request: Request, next: Ne
 async fn metrics(Shared(room): Shared<Room>) -> Response {
     let mut page = Page::default();
     process(&mut page, &room);
-    if let Some(redis) = &room.redis {
+    readers::all(&mut page, &room.of.reader);
+    if let Some(redis) = &room.of.redis {
         redis::server(&mut page, redis);
     }
+    of_live(&mut page, &room.of.live);
     // What is known of this process is told also while the database is away.
-    let generations = all_generations(&room.admin).await;
+    let generations = all_generations(&room.of.admin).await;
     let up = [(Vec::new(), if generations.is_ok() { 1.0 } else { 0.0 })];
     page.family(
         "gobo_database_up",
@@ -118,10 +129,43 @@ async fn metrics(Shared(room): Shared<Room>) -> Response {
     );
     if let Ok(generations) = generations {
         deployed(&mut page, &generations);
-        redis::feeds(&mut page, &room.published, &generations);
+        redis::feeds(&mut page, &room.of.published, &generations);
         rebuilds(&mut page, &room.pace, &generations);
     }
     ([(header::CONTENT_TYPE, FORMAT)], page.text).into_response()
+}
+
+fn of_live(page: &mut Page, live: &Hub) {
+    let stats = live.stats();
+    let families = [
+        (
+            "gobo_live_subscribers",
+            Kind::Gauge,
+            "Streams and long polls that follow a read model.",
+            stats.subscribers.get(),
+        ),
+        (
+            "gobo_live_events_total",
+            Kind::Counter,
+            "Events sent to those who follow.",
+            stats.events.get(),
+        ),
+        (
+            "gobo_live_dropped_total",
+            Kind::Counter,
+            "Subscribers who were dropped: they, their queries or the database were too slow.",
+            stats.dropped.get(),
+        ),
+        (
+            "gobo_live_refetches_total",
+            Kind::Counter,
+            "Subscribers who were told to read the rows anew.",
+            stats.refetches.get(),
+        ),
+    ];
+    for (name, kind, about, value) in families {
+        page.family(name, kind, about, [(Vec::new(), value as f64)]);
+    }
 }
 
 type Labels<'a> = Vec<(&'static str, &'a str)>;
@@ -142,7 +186,7 @@ fn process(page: &mut Page, room: &Room) {
         "Requests that this process has answered, by the class of the status; health checks are not counted.",
         answers.map(|(class, count)| (vec![("status", *class)], count.load(Ordering::Relaxed) as f64)),
     );
-    let sources = room.admin.sources.by_name();
+    let sources = room.of.admin.sources.by_name();
     let mut heads: Vec<_> = (sources.iter())
         .map(|(name, source)| (name.as_str(), source.safe_head().borrow().clone()))
         .collect();

@@ -6,40 +6,41 @@
 mod errors;
 mod format;
 mod headers;
+mod live;
 mod past;
 mod prefer;
+mod embedded;
 mod range;
 mod wait;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Extension, Router};
 use deadpool_postgres::Pool;
-use serde_json::json;
-use tokio::sync::Semaphore;
 
 use self::format::Format;
 use self::headers::Answered;
 pub(super) use self::headers::matches;
+pub use self::live::Live;
 use self::prefer::Preferences;
 use self::range::{Extent, Items};
+use self::wait::Wanted;
 use super::problem::Problem;
 use crate::access::Identity;
-use crate::progress::Progress;
+use crate::cache::{self, Cache, Found, Representation};
+use crate::query::board::{self, Board, Since};
 use crate::query::catalog::{Catalog, Models, Readable};
 use crate::query::parse::Request;
 use crate::query::plan::{self, Around, Plan};
 use crate::query::rules::{Rules, Viewer};
 use crate::query::scan::{self, Parameter, Plus};
-use crate::query::sql::{self, Lines, Shape, Target};
-use crate::query::{Answer, Failure, Freshness, Limits, Refusal, as_of, parse};
+use crate::query::sql::{self, Lines, Shape, Statement, Target};
+use crate::query::{Failure, Freshness, Limits, Page, Refusal, as_of, parse};
 pub(super) use errors::as_postgrest;
 
 /// How many generations may come and go during one request, which may have waited for long.
@@ -49,18 +50,18 @@ const MOST_GONE: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Reader {
     shared: Arc<Shared>,
+    live: Option<Live>,
 }
 
 #[derive(Debug)]
 struct Shared {
     pool: Pool,
     catalog: Catalog,
-    progress: Progress,
+    board: Board,
+    cache: Cache,
     limits: Limits,
     schema: String,
     rules: Arc<Rules>,
-    waiters: Semaphore,
-    checkpoints: wait::Checkpoints,
 }
 
 impl Reader {
@@ -69,23 +70,37 @@ impl Reader {
     pub fn new(
         pool: Pool,
         catalog: Catalog,
-        progress: Progress,
+        board: Board,
+        cache: Cache,
         limits: Limits,
         schema: &str,
         rules: Arc<Rules>,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
-                waiters: Semaphore::new(limits.waiters),
                 pool,
                 catalog,
-                progress,
+                board,
+                cache,
                 limits,
                 schema: schema.to_owned(),
                 rules,
-                checkpoints: wait::Checkpoints::default(),
             }),
+            live: None,
         }
+    }
+
+    /// Lets readers follow what they read.
+    pub fn with_live(self, live: Live) -> Self {
+        Self {
+            live: Some(live),
+            ..self
+        }
+    }
+
+    /// How often looks and answers were shared.
+    pub fn counts(&self) -> (board::Counts, cache::Counts) {
+        (self.shared.board.counts(), self.shared.cache.counts())
     }
 
     /// The routes below `/read`.
@@ -147,13 +162,20 @@ async fn respond(
     headers: &HeaderMap,
 ) -> Response {
     let shared = &*reader.shared;
-    let ask = match Ask::new(shared, identity, asked, headers) {
+    let mut ask = match Ask::new(shared, identity, asked, headers) {
         Ok(ask) => ask,
         Err(problem) => return problem.into_response(),
     };
     // Before anything else is looked at: what somebody may not read is answered as what does not exist.
     if !ask.may_read(&ask.model) {
         return ask.unknown().into_response();
+    }
+    if let Some(live) = &reader.live {
+        match live::Wish::take(&mut ask) {
+            Ok(None) => {}
+            Ok(Some(wish)) => return live::respond(&ask, live, wish).await,
+            Err(problem) => return problem.into_response(),
+        }
     }
     match as_of::find(&ask.parameters) {
         Ok(None) => {}
@@ -173,7 +195,7 @@ async fn respond(
                 gone += 1;
                 match ask.embeds() {
                     false => shared.catalog.refreshed(&live).await,
-                    true => shared.catalog.changed(&models).await,
+                    true => shared.catalog.others_than(&models).await,
                 }
             }
             Err(Stop::Failed(failure)) => {
@@ -208,17 +230,6 @@ impl From<Refusal> for Stop {
     }
 }
 
-/// The read models that have to reach a position before the rows of a query are complete up to it.
-fn with_embedded<'m>(live: &'m Readable, models: &'m Models, plan: &Plan<'_>) -> Vec<&'m Readable> {
-    let mut all = vec![live];
-    for link in plan.links().into_iter().filter(|link| link.shares_source) {
-        let other = models.live.get(&link.model.name);
-        let is_new = !all.iter().any(|known| known.generation == link.generation);
-        all.extend(other.filter(|_| is_new).map(|other| &**other));
-    }
-    all
-}
-
 /// One request.
 struct Ask<'a> {
     shared: &'a Shared,
@@ -250,6 +261,10 @@ impl<'a> Ask<'a> {
         (uri, model, key, range): (&'a Uri, &str, Option<&'a str>, Option<Items>),
         headers: &'a HeaderMap,
     ) -> Result<Self, Problem> {
+        let format = Format::negotiate(headers)?;
+        let mut preferences = Preferences::read(headers)?;
+        // CSV has no place for it.
+        preferences.metadata &= format.lines != Lines::Csv;
         Ok(Self {
             shared,
             viewer: &identity.viewer,
@@ -259,8 +274,8 @@ impl<'a> Ask<'a> {
             range,
             parameters: scan::parameters(uri.query().unwrap_or_default(), &shared.limits)?,
             headers,
-            format: Format::negotiate(headers)?,
-            preferences: Preferences::read(headers)?,
+            format,
+            preferences,
             profile: headers::profile(headers, &shared.schema)?,
         })
     }
@@ -292,46 +307,50 @@ impl<'a> Ask<'a> {
     async fn answer(&self, live: &Arc<Readable>) -> Result<Response, Stop> {
         let models = self.shared.catalog.models();
         let asked = self.checked(live, &models)?;
-        let mut is_late = false;
-        if let Some(position) = asked.request.min_position {
-            let wait = asked
-                .request
-                .wait
-                .unwrap_or(self.shared.limits.default_wait);
-            let all = with_embedded(live, &models, &asked.plan);
-            is_late = match self.shared.reach_all(&all, position, wait).await {
-                Ok(is_reached) => !is_reached,
-                Err(Stop::Refused(problem)) => {
-                    let fresh = self.fresh(&asked).await?;
-                    let answered = self.answered(live, &fresh, &asked.request, false).await;
-                    return Ok(answered.with(problem.into_response(), None));
-                }
-                Err(failed) => return Err(failed),
-            };
-            if is_late && !self.preferences.stale_is_ok {
-                return self.too_late(live, &asked, position, wait).await;
-            }
+        let wanted = match self.wait(live, &asked.request).await? {
+            Ok(wanted) => wanted,
+            Err(response) => return Ok(response),
+        };
+        if !asked.plan.embeds.is_empty() {
+            return self.embedded(live, &models, &asked, wanted).await;
         }
-        let representation = headers::representation(
-            &sql::rows(&asked.plan, asked.target, asked.shape),
-            self.format,
-        );
-        if self.headers.contains_key(header::IF_NONE_MATCH) {
-            let fresh = self.fresh(&asked).await?;
-            let tag = Self::tag(live, &fresh, &representation);
-            if let Some(tag) = tag.filter(|tag| headers::matches(self.headers, tag)) {
-                let answered = self.answered(live, &fresh, &asked.request, is_late).await;
-                return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
-            }
+        let fresh = match &wanted.fresh {
+            Some(fresh) => fresh.clone(),
+            None => self.shared.board.look(live, Since::Lately).await?,
+        };
+        let statement = sql::rows(&asked.plan, asked.target, asked.shape);
+        let shown = Representation::of(&statement);
+        if self.headers.contains_key(header::IF_NONE_MATCH)
+            && let Some(tag) = self.tag(live, &fresh, &shown)
+            && headers::matches(self.headers, &tag)
+        {
+            self.shared.cache.spared();
+            let answered = self.answered(live, &fresh, &wanted).await;
+            return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
         }
-        self.read(live, &asked, &representation, is_late).await
+        let read = async || self.read(live, &asked, &statement).await;
+        let found = match self.shared.cache.rows(live, fresh, &shown, read).await {
+            Ok(found) => found,
+            Err(Failure::Gone) => return Err(Stop::Failed(Failure::Gone)),
+            Err(failure) => return Ok(self.failed(live, &wanted, failure).await),
+        };
+        if !wanted.is_late && wanted.goal.position > Some(found.fresh.position) {
+            // A crash of the database has taken back what was seen before.
+            return Err(Stop::Failed(Failure::Gone));
+        }
+        let answered = self.answered(live, &found.fresh, &wanted).await;
+        let tag = self.tag(live, &found.fresh, &shown);
+        Ok(match self.shown(&asked, &found.page, &answered) {
+            Ok(response) => answered.with(response, tag.as_deref()),
+            Err(problem) => answered.with(problem.into_response(), None),
+        })
     }
 
     /// What is asked for, checked against the read model as it is in this generation.
     fn checked<'m>(&'m self, live: &'m Readable, models: &'m Models) -> Result<Asked<'m>, Stop> {
         let around = Around {
             models: models.around(live),
-            from: live,
+            from: Some(live),
             rules: &self.shared.rules,
             viewer: self.viewer,
         };
@@ -349,7 +368,7 @@ impl<'a> Ask<'a> {
             generation: live.generation,
             standing: live.standing,
             schema: &live.schema,
-            min_position: request.min_position,
+            min_position: Some(i64::MAX),
             answer_bytes: limits.answer_bytes,
         };
         let count = self.preferences.count.filter(|_| self.key.is_none());
@@ -369,47 +388,52 @@ impl<'a> Ask<'a> {
         })
     }
 
+    /// Asks the database for the rows, and notes how fresh they are.
     async fn read(
         &self,
         live: &Readable,
         asked: &Asked<'_>,
-        representation: &str,
-        is_late: bool,
-    ) -> Result<Response, Stop> {
+        statement: &Statement,
+    ) -> Result<Found, Failure> {
         let Asked {
-            request,
             plan,
             target,
             shape,
+            ..
         } = asked;
-        let answer = match crate::query::answer(&self.shared.pool, plan, *target, *shape).await {
-            Ok(answer) => answer,
-            Err(Failure::Gone) => return Err(Stop::Failed(Failure::Gone)),
-            Err(failure) => return Ok(self.failed(live, asked, failure, is_late).await),
-        };
-        let answered = self
-            .answered(live, &answer.freshness, request, is_late)
-            .await;
-        let tag = Self::tag(live, &answer.freshness, representation);
-        Ok(match self.shown(asked, answer) {
-            Ok(response) => answered.with(response, tag.as_deref()),
-            Err(problem) => answered.with(problem.into_response(), None),
+        let began = self.shared.board.begin(live);
+        let answer =
+            crate::query::answer(&self.shared.pool, statement, plan, *target, *shape).await?;
+        let fresh = Arc::new(answer.freshness);
+        self.shared.board.saw(live, began, fresh.clone());
+        Ok(Found {
+            fresh,
+            page: Arc::new(answer.page),
         })
     }
 
     /// Rows as the reader wants to see them: all of a page, or the only one on its own.
-    fn shown(&self, asked: &Asked<'_>, answer: Answer) -> Result<Response, Problem> {
+    fn shown(
+        &self,
+        asked: &Asked<'_>,
+        page: &Page,
+        answered: &Answered,
+    ) -> Result<Response, Problem> {
         let is_single = self.key.is_some() || self.format.is_single;
-        if is_single && answer.count != 1 {
+        if is_single && page.count != 1 {
             return Err(match self.key {
                 Some(key) => errors::no_row(&self.model, key),
-                None => errors::not_one_row(answer.count),
+                None => errors::not_one_row(page.count),
             });
         }
-        let body = Bytes::from(answer.body);
+        let body = &page.body;
         let body = match is_single && self.format.lines != Lines::Csv {
             // The array's brackets are left out.
             true => body.slice(1..body.len() - 1),
+            false => body.clone(),
+        };
+        let body = match self.preferences.metadata {
+            true => answered.around(&body, page),
             false => body,
         };
         let mut response = body.into_response();
@@ -427,14 +451,14 @@ impl<'a> Ask<'a> {
                 (None, 0) => Some(0),
                 (None, _) => Some(plan.offset.unsigned_abs()),
             },
-            count: answer.count,
-            total: answer.total,
+            count: page.count,
+            total: page.total,
         };
         let status = extent.status()?;
         if extent.is_told() {
             headers.insert(header::CONTENT_RANGE, extent.header());
         }
-        if let Some(next) = &answer.next {
+        if let Some(next) = &page.next {
             let limit = self.range.and(Some(plan.limit));
             range::link(headers, self.uri, &self.parameters, limit, next);
         }
@@ -442,92 +466,39 @@ impl<'a> Ask<'a> {
         Ok(response)
     }
 
-    async fn fresh(&self, asked: &Asked<'_>) -> Result<Freshness, Failure> {
-        let embedded = asked.plan.links();
-        let pool = &self.shared.pool;
-        crate::query::freshness(pool, &self.model, asked.target, &embedded).await
-    }
-
     /// The answer to a query that failed, with how fresh its read model is, if that can still be said.
-    async fn failed(
-        &self,
-        live: &Readable,
-        asked: &Asked<'_>,
-        failure: Failure,
-        is_late: bool,
-    ) -> Response {
+    async fn failed(&self, live: &Readable, wanted: &Wanted, failure: Failure) -> Response {
         let is_away = matches!(failure, Failure::Pool(_) | Failure::Database(_));
         let response = errors::failed(failure, &self.shared.limits).into_response();
         if is_away {
             return response;
         }
-        match self.fresh(asked).await {
+        match self.shared.board.look(live, Since::Lately).await {
             Ok(fresh) => {
-                let answered = self.answered(live, &fresh, &asked.request, is_late).await;
+                let answered = self.answered(live, &fresh, wanted).await;
                 answered.with(response, None)
             }
             Err(_) => response,
         }
     }
 
-    async fn too_late(
-        &self,
-        live: &Readable,
-        asked: &Asked<'_>,
-        position: i64,
-        wait: Duration,
-    ) -> Result<Response, Stop> {
-        let fresh = self.fresh(asked).await?;
-        let head = live.upstream.head.borrow().head.max(fresh.position);
-        let mut detail = format!(
-            "read model \"{}\" is at position {}, and did not reach {position} within {} s",
-            self.model,
-            fresh.position,
-            wait.as_secs_f64()
-        );
-        if position > head {
-            detail.push_str(&format!(
-                "; no event has that position yet, the last one has {head}"
-            ));
-        }
-        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_yet", detail)
-            .with_details(json!({
-                "position": fresh.position, "min_position": position, "head_position": head
-            }))
-            .with_hint(
-                "try again, wait longer with wait=, or send \"Prefer: stale=ok\" to get the rows as they are",
-            )
-            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        let answered = self.answered(live, &fresh, &asked.request, false).await;
-        Ok(answered.with(problem.into_response(), None))
-    }
-
-    async fn answered(
-        &self,
-        live: &Readable,
-        fresh: &Freshness,
-        request: &Request,
-        is_late: bool,
-    ) -> Answered {
-        // It may have arrived after the wait and before the rows were read.
-        let is_behind = request.min_position.is_some_and(|p| fresh.position < p);
-        let mut answered = Answered::new(live, fresh, request.min_position).await;
-        answered.applied(&self.preferences, is_late && is_behind);
-        if let Some(profile) = self.profile {
-            answered.set("content-profile", profile);
-        }
-        answered
-    }
-
     /// None while nobody can tell what a revision means.
-    fn tag(live: &Readable, fresh: &Freshness, representation: &str) -> Option<String> {
+    fn tag(&self, live: &Readable, fresh: &Freshness, shown: &Representation) -> Option<String> {
         let incarnation = fresh.incarnation.as_deref()?;
         let embedded = fresh.embedded.as_deref().map(|others| format!("-{others}"));
+        // Metadata change without the rows: such an answer is the same only as far as the rows go.
+        let (weak, form) = match (self.preferences.metadata, self.format.is_single) {
+            (false, false) => ("", ""),
+            (false, true) => ("", "o"),
+            (true, false) => ("W/", "m"),
+            (true, true) => ("W/", "om"),
+        };
         Some(format!(
-            "\"{incarnation}-{}-{}{}-{representation}\"",
+            "{weak}\"{incarnation}-{}-{}{}-{}{form}\"",
             live.generation,
             fresh.revision,
-            embedded.unwrap_or_default()
+            embedded.unwrap_or_default(),
+            shown.short()
         ))
     }
 }

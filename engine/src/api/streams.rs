@@ -1,5 +1,7 @@
 //! Appending events and reading them back: `/streams/{stream_id}/events` and `/events`.
 
+mod wait_for;
+
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
@@ -12,11 +14,13 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
+pub use self::wait_for::Projections;
+use self::wait_for::Outcome;
 use super::body;
 use super::problem::Problem;
 use crate::event::Position;
 use crate::store::{
-    AppendError, ExpectedVersion, MAX_EVENTS_PER_APPEND, MAX_PAGE, ReadError, Store, StoredEvent,
+    AppendError, Appended, ExpectedVersion, MAX_EVENTS_PER_APPEND, MAX_PAGE, ReadError, Store, StoredEvent,
 };
 
 /// The largest body of an append, unless configured otherwise.
@@ -30,6 +34,8 @@ pub struct Streams {
     pub store: Store,
     /// The own store's safe head, as the source computes it: nothing beyond it is listed.
     pub safe: watch::Receiver<Position>,
+    /// Who an append may wait for.
+    pub projections: Projections,
     /// The largest body of an append, in bytes.
     pub body_limit: usize,
 }
@@ -65,12 +71,33 @@ struct AppendBody<'a> {
     events: &'a RawValue,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AppendQuery {
+    wait_for: Option<String>,
+    wait: Option<String>,
+}
+
+#[derive(Serialize)]
+struct AppendAnswer {
+    #[serde(flatten)]
+    appended: Appended,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    waited_for: Vec<Outcome>,
+}
+
 async fn append(
     State(state): State<Streams>,
     path: Result<Path<String>, PathRejection>,
+    query: Result<Query<AppendQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
     let Path(stream_id) = path.map_err(bad_path)?;
+    let Query(query) = query.map_err(bad_query)?;
+    let awaited = match &query.wait_for {
+        None => None,
+        Some(names) => Some(state.projections.awaited(names, query.wait.as_deref())?),
+    };
     let body = Bytes::from_request(request, &())
         .await
         .map_err(|rejection| bad_body(&rejection, state.body_limit))?;
@@ -82,7 +109,19 @@ async fn append(
         .await?;
     let position = HeaderValue::from(appended.position);
     let headers = [(HeaderName::from_static("gobo-position"), position)];
-    Ok((headers, Json(appended)).into_response())
+    let waited_for = match awaited {
+        None => Vec::new(),
+        Some(awaited) => awaited.pass(&appended).await,
+    };
+    let status = match waited_for.iter().all(|outcome| outcome.reached) {
+        true => StatusCode::OK,
+        false => StatusCode::ACCEPTED,
+    };
+    let answer = AppendAnswer {
+        appended,
+        waited_for,
+    };
+    Ok((status, headers, Json(answer)).into_response())
 }
 
 #[derive(Deserialize)]

@@ -66,6 +66,7 @@ impl Config {
             engine,
             generations,
             api,
+            cache,
             ..
         } = self;
         within(
@@ -141,6 +142,9 @@ impl Config {
             api.statement_timeout_ms,
             1..=3_600_000,
         )?;
+        within("cache.bytes", cache.bytes, 0..=1 << 40)?;
+        within("cache.keep_seconds", cache.keep_seconds, 1..=86_400)?;
+        within("cache.max_age_ms", cache.max_age_ms, 0..=10_000)?;
         within("api.max_wait_ms", api.max_wait_ms, 0..=3_600_000)?;
         within(
             "api.request_timeout_ms",

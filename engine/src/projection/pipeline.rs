@@ -313,7 +313,8 @@ impl Processor<'_> {
                 *self.commits += 1;
                 self.rows.committed(*self.commits);
                 self.job.stats.committed(done.events);
-                self.job.progress.committed();
+                let generation = self.job.target.generation;
+                self.job.progress.committed(generation);
                 Ok(None)
             }
             Err(CommitError::Refused(_)) => {

@@ -165,7 +165,8 @@ impl<'j> Session<'j> {
                 self.commits += 1;
                 self.rows.committed(self.commits);
                 self.job.stats.committed(events);
-                self.job.progress.committed();
+                let generation = self.job.target.generation;
+                self.job.progress.committed(generation);
                 Ok(())
             }
             Err(CommitError::Refused(why)) => Err(why),

@@ -58,10 +58,14 @@ pub fn find(parameters: &[Parameter<'_>]) -> Result<Option<AsOf>, Refusal> {
     let Some(parameter) = parameters.iter().find(|p| p.name == NAME) else {
         return Ok(None);
     };
-    if parameters.iter().any(|p| p.name == "min_position") {
+    let fresh = ["min_position", "max_lag"];
+    if let Some(other) = parameters.iter().find(|p| fresh.contains(&p.name.as_str())) {
         return Err(Refusal::new(
             "unsupported_parameter",
-            "as_of and min_position exclude each other: what is asked for as of a point in the past never moves on",
+            format!(
+                "as_of and {} exclude each other: what is asked for as of a point in the past never moves on",
+                other.name
+            ),
         )
         .hint("leave one of them out"));
     }

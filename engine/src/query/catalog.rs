@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
 
+use super::board::Slot;
 use crate::event::{Micros, Position};
 use crate::read_model::ReadModel;
 
@@ -25,8 +26,12 @@ pub struct Readable {
     pub standing: Standing,
     /// The schema of that generation's tables.
     pub schema: String,
+    /// The name of its source.
+    pub source: String,
     /// Where the projection's events come from.
     pub upstream: Upstream,
+    /// How fresh it was when somebody looked last.
+    pub slot: Slot,
 }
 
 /// Who sees a generation.
@@ -126,6 +131,11 @@ impl Catalog {
         self.models.borrow().clone()
     }
 
+    /// Ends when there are other read models than when it was asked last; `false` when there never will be.
+    pub async fn changed(&mut self) -> bool {
+        self.models.changed().await.is_ok()
+    }
+
     /// Waits, bounded, until the models are others than those that `gone` came from.
     pub async fn refreshed(&self, gone: &Arc<Readable>) {
         let mut models = self.models.clone();
@@ -139,7 +149,7 @@ impl Catalog {
     }
 
     /// Waits, bounded, until one of the models is another than it was.
-    pub async fn changed(&self, old: &Models) {
+    pub async fn others_than(&self, old: &Models) {
         let mut models = self.models.clone();
         let is_other = |models: &Models| {
             models.live.len() != old.live.len()

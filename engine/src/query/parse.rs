@@ -23,7 +23,7 @@ pub use name::{Key, Name, Path, Step};
 pub use order::{Direction, Nulls, Term};
 pub use select::{Aggregate, Embed, Function, Item, Join, Selected, Shown, Value};
 
-use super::scan::{Parameter, Scanner};
+use super::scan::{self, Parameter, Scanner};
 use super::{Limits, Place, Refusal};
 use filter::Filters;
 
@@ -44,7 +44,9 @@ pub struct Request {
     pub cursor: Option<String>,
     /// The position that the rows must have reached.
     pub min_position: Option<i64>,
-    /// How long to wait for it.
+    /// How old the oldest event may be that the rows do not have yet.
+    pub max_lag: Option<Duration>,
+    /// How long to wait for either.
     pub wait: Option<Duration>,
     /// What is asked of embedded relations.
     pub nested: Vec<Nested>,
@@ -73,13 +75,14 @@ pub enum Part {
 }
 
 /// Parameters that are no column's filter.
-pub(super) const PARAMETERS: [&str; 10] = [
+pub(super) const PARAMETERS: [&str; 11] = [
     "select",
     "order",
     "limit",
     "offset",
     "cursor",
     "min_position",
+    "max_lag",
     "wait",
     "as_of",
     "and",
@@ -93,7 +96,7 @@ const LOGIC: [&str; 4] = ["and", "or", "not.and", "not.or"];
 const OF_RELATIONS: [&str; 3] = ["order", "limit", "offset"];
 
 /// Names that are reserved and have no meaning yet (the descriptor refuses columns of these names).
-const WITHOUT_MEANING: [&str; 5] = ["max_lag", "live", "on_conflict", "columns", "not"];
+const WITHOUT_MEANING: [&str; 5] = ["live", "last_event_id", "on_conflict", "columns", "not"];
 
 /// Whether the parameter `name` is something else than a filter on the column `name`.
 pub(super) fn is_reserved(name: &str) -> bool {
@@ -136,8 +139,12 @@ pub fn parse(parameters: &[Parameter<'_>], limits: &Limits) -> Result<Request, R
                 request.min_position = Some(number(parameter, "invalid_min_position")?);
                 continue;
             }
+            What::Own("max_lag") => {
+                request.max_lag = Some(duration(parameter, "invalid_max_lag")?);
+                continue;
+            }
             What::Own("wait") => {
-                request.wait = Some(duration(parameter, limits)?);
+                request.wait = Some(wait(parameter, limits)?);
                 continue;
             }
             // `as_of` says which generation is asked, and so was read before.
@@ -290,33 +297,33 @@ fn number<N: std::str::FromStr>(
     let digits = value.bytes().all(|b| b.is_ascii_digit());
     match value.parse() {
         Ok(number) if digits => Ok(number),
+        // A range that ends before it begins.
+        _ if name == "limit" && value.starts_with('-') && value.parse::<i64>().is_ok() => {
+            Err(scanner(parameter, "range_not_satisfiable").refuse("limit is less than 0"))
+        }
         _ => Err(scanner(parameter, code)
             .refuse(format!("{name} is not a whole number that is 0 or more"))
             .hint(format!("for example {name}=100"))),
     }
 }
 
-fn duration(parameter: &Parameter<'_>, limits: &Limits) -> Result<Duration, Refusal> {
-    let scanner = scanner(parameter, "invalid_wait");
-    let value = parameter.value.as_str();
-    let digits = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let number: Option<u64> = value[..digits].parse().ok();
-    let wait = match (number, &value[digits..]) {
-        (Some(n), "ms") => Duration::from_millis(n),
-        (Some(n), "s") => Duration::from_secs(n),
-        _ => {
-            return Err(scanner
-                .refuse("wait is not a duration")
-                .hint("write it as 500ms or 2s"));
-        }
-    };
+fn wait(parameter: &Parameter<'_>, limits: &Limits) -> Result<Duration, Refusal> {
+    let wait = duration(parameter, "invalid_wait")?;
     if wait > limits.wait {
-        return Err(scanner.refuse(format!(
+        return Err(scanner(parameter, "invalid_wait").refuse(format!(
             "a reader may wait for at most {} s",
             limits.wait.as_secs()
         )));
     }
     Ok(wait)
+}
+
+fn duration(parameter: &Parameter<'_>, code: &'static str) -> Result<Duration, Refusal> {
+    scan::duration(&parameter.value).ok_or_else(|| {
+        scanner(parameter, code)
+            .refuse(format!("{} is not a duration", parameter.name))
+            .hint("write it as 500ms or 2s")
+    })
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub struct Around<'m> {
     /// The read models that `from` can be related to: those of the same picture of what is deployed.
     pub models: &'m ByName,
     /// Where the query begins.
-    pub from: &'m Readable,
+    pub from: Option<&'m Readable>,
     /// Who may read what.
     pub rules: &'m Rules,
     /// Who reads.
@@ -56,8 +56,7 @@ impl<'m> Around<'m> {
 
     /// Whether the other one's positions mean the same.
     fn shares_source(&self, other: &Readable) -> bool {
-        let head = &self.from.upstream.head;
-        head.same_channel(&other.upstream.head)
+        (self.from).is_some_and(|from| from.upstream.head.same_channel(&other.upstream.head))
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::error::Error as StdError;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use deadpool_postgres::{Pool, PoolError};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Error, Row};
 
-use super::plan::{Link, Plan};
+use super::plan::Plan;
 use super::sql::{self, Bound, Count, Shape, Statement, Target};
 
 /// How fresh a read model's rows are.
@@ -25,21 +25,28 @@ pub struct Freshness {
     pub embedded: Option<String>,
     /// Events that could not be applied; counted up to [`sql::MAX_DEAD_LETTERS`].
     pub dead_letters: i64,
-    /// Positions of the first of them up to the position that was asked for.
+    /// Positions of the first of them.
     pub dead_positions: Vec<i64>,
 }
 
-/// A page of rows.
+/// Rows, and how fresh they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// How fresh the rows are.
     pub freshness: Freshness,
+    /// The rows.
+    pub page: Page,
+}
+
+/// A page of rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
     /// How many there are.
     pub count: u64,
     /// How many there are in all, pages aside, if that was asked for.
     pub total: Option<u64>,
     /// The rows: a JSON array, or CSV.
-    pub body: String,
+    pub body: Bytes,
     /// Continues after the last row, if there are more.
     pub next: Option<String>,
 }
@@ -85,18 +92,18 @@ pub enum Failure {
     Pool(#[from] PoolError),
 }
 
-/// Runs a checked query.
+/// Runs a checked query, whose statement [`sql::rows`] has made.
 pub async fn answer(
     pool: &Pool,
+    statement: &Statement,
     plan: &Plan<'_>,
     target: Target<'_>,
     shape: Shape,
 ) -> Result<Answer, Failure> {
-    let statement = sql::rows(plan, target, shape);
     if let Some(most) = plan.max_cost {
-        affordable(pool, &statement, most).await?;
+        affordable(pool, statement, most).await?;
     }
-    let row = run(pool, &statement).await?.ok_or(Failure::Gone)?;
+    let row = run(pool, statement).await?.ok_or(Failure::Gone)?;
     let read = || -> Result<_, Error> {
         let found: i64 = row.try_get("count")?;
         let bytes: i64 = row.try_get("bytes")?;
@@ -124,16 +131,16 @@ pub async fn answer(
         }
     };
     let is_more = found > plan.limit;
-    Ok(Answer {
-        freshness,
+    let page = Page {
         count,
         total,
-        body,
+        body: body.into(),
         // Groups have no place to continue from, nor have rows that are sorted by embedded ones.
         next: last
             .filter(|_| is_more)
             .and_then(|values| plan.cursor(values)),
-    })
+    };
+    Ok(Answer { freshness, page })
 }
 
 /// Refuses a statement that the planner expects to cost more than `most`.
@@ -161,29 +168,51 @@ async fn planned(pool: &Pool, plan: &Plan<'_>, target: Target<'_>) -> Result<u64
 }
 
 /// Asks only how fresh a read model is.
-pub async fn freshness(
+pub(super) async fn freshness(
     pool: &Pool,
     model: &str,
     target: Target<'_>,
-    embedded: &[&Link<'_>],
 ) -> Result<Freshness, Failure> {
-    let statement = sql::freshness(target, model, embedded);
+    let Statement { text, parameters } = sql::freshness(target, model, &[]);
+    let client = pool.get().await?;
+    // Prepared, unlike queries: there are as many texts as there are standings.
+    let prepared = client.prepare_cached(&text).await.map_err(classify)?;
+    let values: Vec<Text<'_>> = parameters.iter().map(|b| Text(b.text.as_deref())).collect();
+    let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as _).collect();
+    let row = client.query_opt(&prepared, &values).await;
+    let row = row.map_err(classify)?.ok_or(Failure::Gone)?;
+    fresh(&row).map_err(Failure::Database)
+}
+
+/// The same for rows with embedded ones.
+pub async fn freshness_of_all(
+    pool: &Pool,
+    plan: &Plan<'_>,
+    target: Target<'_>,
+) -> Result<Freshness, Failure> {
+    let statement = sql::freshness(target, &plan.model.name, &plan.links());
     let row = run(pool, &statement).await?.ok_or(Failure::Gone)?;
     fresh(&row).map_err(Failure::Database)
 }
 
-/// Asks only for a generation's checkpoint.
-pub async fn checkpoint(pool: &Pool, generation: i64) -> Result<i64, Failure> {
+/// Which of these events a generation could not process.
+pub(super) async fn dead_letters(
+    pool: &Pool,
+    generation: i64,
+    positions: &[i64],
+) -> Result<Vec<i64>, Failure> {
     let client = pool.get().await?;
-    let row = client
-        .query_typed_opt(
-            "select position from gobo.checkpoints where generation = $1",
-            &[(&generation, Type::INT8)],
+    let rows = client
+        .query_typed(
+            "select position from gobo.dead_letters \
+              where generation = $1 and position = any ($2) and state <> 'discarded' order by position",
+            &[(&generation, Type::INT8), (&positions, Type::INT8_ARRAY)],
         )
         .await
         .map_err(classify)?;
-    row.ok_or(Failure::Gone)?
-        .try_get("position")
+    let positions = rows.iter().map(|row| row.try_get(0));
+    positions
+        .collect::<Result<_, _>>()
         .map_err(Failure::Database)
 }
 
@@ -201,7 +230,7 @@ fn fresh(row: &Row) -> Result<Freshness, Error> {
     })
 }
 
-async fn run(pool: &Pool, statement: &Statement) -> Result<Option<Row>, Failure> {
+pub(super) async fn run(pool: &Pool, statement: &Statement) -> Result<Option<Row>, Failure> {
     let client = pool.get().await?;
     let values: Vec<(Text<'_>, Type)> = statement
         .parameters
@@ -250,7 +279,14 @@ fn classify(error: Error) -> Failure {
 fn is_of_values(code: &SqlState, file: Option<&str>) -> bool {
     let class = code.code().get(..2);
     matches!(class, Some("22" | "54"))
-        || code == &SqlState::SYNTAX_ERROR && file == Some("tsquery.c")
+        || code == &SqlState::SYNTAX_ERROR && file.is_some_and(is_of_search)
+}
+
+/// Whether a source file of PostgreSQL reads what is searched for: `tsquery.c`, and `tsvector_parser.c` for its words.
+fn is_of_search(file: &str) -> bool {
+    ["tsquery", "tsvector"]
+        .iter()
+        .any(|word| file.contains(word))
 }
 
 /// PostgreSQL names a value that it cannot read by its number: `unnamed portal parameter $4 = '...'`.

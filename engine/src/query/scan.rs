@@ -1,5 +1,7 @@
 //! The characters of a query: percent-decoding, and a scanner that knows where it stands.
 
+use std::time::Duration;
+
 use super::{Limits, Place, Refusal};
 
 /// One parameter of a query string, decoded, with the text that it was written as.
@@ -58,6 +60,17 @@ pub fn encode(text: &str) -> String {
         }
     }
     encoded
+}
+
+/// Reads a duration: `500ms`, `2s`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = text[..digits].parse().ok()?;
+    match &text[digits..] {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        _ => None,
+    }
 }
 
 /// Decodes percent escapes. Refused: malformed escapes, what is not UTF-8, and NUL, which PostgreSQL cannot store.

@@ -4,6 +4,7 @@
 //! and plans with them as constants. Only identifiers and numbers of this module's own making stand in the text.
 
 mod after;
+mod changes;
 mod condition;
 mod embed;
 mod expression;
@@ -12,6 +13,7 @@ mod others;
 mod page;
 mod total;
 
+pub use changes::changes;
 pub use lines::Lines;
 pub use total::{Count, planned};
 
@@ -20,7 +22,7 @@ use super::plan::{Link, Plan};
 use others::{NO_OTHERS, OTHERS};
 
 /// SQL with its parameters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Statement {
     /// The text; `$1` is the first parameter.
     pub text: String,
@@ -28,8 +30,15 @@ pub struct Statement {
     pub parameters: Vec<Bound>,
 }
 
+impl Statement {
+    /// The parameters that say which rows are meant: not those of the generation and its freshness, which come first.
+    pub fn own_parameters(&self) -> &[Bound] {
+        self.parameters.get(FRESH_PARAMETERS..).unwrap_or_default()
+    }
+}
+
 /// A bind parameter in text format.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Bound {
     /// The column that the value is compared with.
     pub column: String,
@@ -62,6 +71,9 @@ pub struct Shape {
     /// How all of them are counted, pages aside.
     pub count: Option<Count>,
 }
+
+/// How many parameters [`fresh_parameters`] are.
+const FRESH_PARAMETERS: usize = 3;
 
 const INT8: u32 = 20;
 const TEXT: u32 = 25;
@@ -96,7 +108,8 @@ pub fn rows(plan: &Plan<'_>, target: Target<'_>, shape: Shape) -> Statement {
     let most = target.answer_bytes;
     let body = shape.lines.body(
         &plan.columns(),
-        &format!("n <= {limit}"),
+        // Lines beyond are not even put together: what an answer may have at most is what the server needs for it at most.
+        &format!("n <= {limit} and upto <= {most}"),
         &mut builder.parameters,
     );
     let text = format!(
@@ -107,7 +120,7 @@ cross join (
     case when coalesce(sum(octet_length(line)) filter (where n <= {limit}), 0) <= {most}
       then {body} end as body,
     max(place) filter (where n = {limit}) as last
-  from ({page}) as lines
+  from (select *, sum(octet_length(line)) over (order by n rows unbounded preceding) as upto from ({page}) as lines) as lines
 ) as page"
     );
     Statement {

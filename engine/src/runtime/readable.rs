@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
+use crate::query::board::Slot;
 use crate::query::catalog::{ByName, Models, Published, Readable, Standing};
 use crate::query::rules::Rules;
 use crate::read_model::ReadModel;
@@ -111,6 +112,7 @@ fn readable(
     let kept = old.get(&model.name).filter(|old| {
         old.generation == facts.generation
             && old.projection == facts.projection
+            && old.source == facts.source
             && old.model == *model
             && old.upstream.head.same_channel(&upstream.head)
     });
@@ -121,7 +123,9 @@ fn readable(
             generation: facts.generation,
             standing,
             schema: generation_schema(facts.generation),
+            source: facts.source.clone(),
             upstream: upstream.clone(),
+            slot: Slot::default(),
         })
     }))
 }

@@ -4,7 +4,7 @@ use proc_macro2::Span;
 use syn::{Error, Result};
 
 /// The parameters of the query grammar (`sdk/wit/DESCRIPTOR.md`): a column of such a name could not be filtered by.
-const RESERVED: [&str; 15] = [
+const RESERVED: [&str; 16] = [
     "select",
     "order",
     "limit",
@@ -18,6 +18,7 @@ const RESERVED: [&str; 15] = [
     "wait",
     "as_of",
     "live",
+    "last_event_id",
     "on_conflict",
     "columns",
 ];

@@ -155,7 +155,7 @@ impl<'r> Consumer<'r> {
             let told = self.told.last();
             match self.stream == current && told == last.as_ref() {
                 true => Ok(()),
-                false => Err((self.stream.clone(), told.cloned(), last)),
+                false => Err(Box::new((self.stream.clone(), told.cloned(), last))),
             }
         });
     }

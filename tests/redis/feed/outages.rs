@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use gobo_tests::{Database, Persistence, Random, Redis, own_redis, wait_for};
+use gobo_tests::{
+    Cluster, Database, Options, Persistence, Random, Redis, own_redis, wait_for, wait_until,
+};
 use serde_json::json;
 
 use super::consumer::{Consumer, rows_of};
@@ -63,7 +65,7 @@ async fn a_consumer_group_finds_every_change_once_and_in_order_while_publisher_a
         let found = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(run));
         let mut pending = redis::cmd("XPENDING");
         pending.arg(&stream).arg("copy");
-        gobo_tests::wait_until("everything to be acknowledged", || {
+        wait_until("everything to be acknowledged", || {
             let mut group = redis::cmd("XINFO");
             let about: Vec<std::collections::HashMap<String, redis::Value>> =
                 redis.ask(group.arg("GROUPS").arg(&stream));
@@ -154,6 +156,37 @@ async fn a_frozen_redis_slows_neither_commits_nor_reads_and_gets_everything_when
         found[1..],
         told(&scene.database, found[0].revision()).await[..]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_in_a_stream_that_a_crash_of_the_database_takes_back() {
+    // Batches commit without waiting for the disk, and nobody else writes the log out.
+    let options = Options::ephemeral().with("wal_writer_delay", "10s");
+    let mut cluster = Cluster::start(options).unwrap();
+    let database = Database::create_in(&cluster).await;
+    let redis = Redis::create();
+    let scene = Scene::over(database, &tables(&redis), &["raw-guest"]);
+    let last_of = |stream: &str| entries(&redis, stream).last().unwrap().revision();
+    for n in 0..4 {
+        let stream = current_stream(&redis);
+        let before = last_of(&stream);
+        let data = json!({ "do": "put", "id": "a", "n": n });
+        scene.append(&[raw("s", data)]).await;
+        let told = wait_until("the change to be told", || match last_of(&stream) {
+            same if same == before => Err(same),
+            told => Ok(told),
+        });
+        cluster.kill().unwrap();
+        cluster.restart().unwrap();
+        let revision = "SELECT revision FROM gobo.read_models WHERE name = 'raw'";
+        let kept = scene.database.query_i64(revision).await;
+        assert!(kept >= told, "revision {told} was told, {kept} is there");
+        // What is told of a database that has crashed is told elsewhere.
+        wait_until("another stream", || match current_stream(&redis) {
+            same if same == stream => Err(same),
+            _ => Ok(()),
+        });
+    }
 }
 
 /// How long it takes from an append until its row is read, typically.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Rebuilt;
 use super::latency::Times;
+use super::load::Rate;
 
 /// Rows of four columns.
 #[derive(Debug, Default)]
@@ -65,6 +66,34 @@ impl Table {
             let what = format!("{what}, at {rate} events/s");
             let result = format!("p50 {} ms, p99 {} ms, max {} ms", at(50), at(99), at(100));
             self.single(what, result);
+        }
+    }
+
+    /// Reads of one kind: the first two ways are what the others are held against.
+    pub(super) fn reads(&mut self, kind: &str, ways: &[(&str, Rate)]) {
+        let shown = |rate: &Rate| {
+            let ms = |time: Duration| format!("{:.2}", time.as_secs_f64() * 1e3);
+            let (p50, p99) = (ms(rate.p50), ms(rate.p99));
+            format!(
+                "{}/s, p50 {p50} ms, p99 {p99} ms",
+                thousands(rate.per_second)
+            )
+        };
+        let (beside, ours) = ways.split_at(2);
+        for (way, rate) in ours {
+            let mut what = format!("a {kind}, {way}");
+            let mut result = shown(rate);
+            for (name, baseline) in beside {
+                let ratio = format!("{:.2}", rate.per_second / baseline.per_second);
+                let baseline = format!("{name}: {}", shown(baseline));
+                let row = [
+                    std::mem::take(&mut what),
+                    std::mem::take(&mut result),
+                    baseline,
+                    ratio,
+                ];
+                self.rows.push(row);
+            }
         }
     }
 

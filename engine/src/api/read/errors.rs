@@ -15,7 +15,7 @@ use crate::db::Cause;
 use crate::query::{Failure, Limits, Refusal, nearest};
 
 /// Our word, PostgREST's code, PostgREST's status. What PostgREST does not know keeps its word and its status.
-const TABLE: [(&str, &str, u16); 50] = [
+const TABLE: [(&str, &str, u16); 51] = [
     // The query string.
     ("invalid_select", "PGRST100", 400),
     ("invalid_filter", "PGRST100", 400),
@@ -27,6 +27,7 @@ const TABLE: [(&str, &str, u16); 50] = [
     ("invalid_key", "PGRST100", 400),
     ("invalid_encoding", "PGRST100", 400),
     ("invalid_min_position", "PGRST100", 400),
+    ("invalid_max_lag", "PGRST100", 400),
     ("invalid_wait", "PGRST100", 400),
     ("invalid_as_of", "PGRST100", 400),
     ("duplicate_parameter", "PGRST100", 400),

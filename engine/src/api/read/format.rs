@@ -12,11 +12,14 @@ pub(super) struct Format {
     pub(super) lines: Lines,
     /// Exactly one row, on its own.
     pub(super) is_single: bool,
+    /// A stream of events, see [`super::live`].
+    pub(super) is_live: bool,
 }
 
 const JSON: Format = Format {
     lines: Lines::Json,
     is_single: false,
+    is_live: false,
 };
 
 /// A range of media types, as `Accept` names it.
@@ -48,8 +51,7 @@ impl Accepted {
         accepted
     }
 
-    /// What it stands for here, if anything. Another kind of answer on the same address, such as a stream of events,
-    /// takes its place in this list.
+    /// What it stands for here, if anything.
     fn format(&self) -> Option<Format> {
         let lines = match self.strips_nulls {
             true => Lines::Stripped,
@@ -57,12 +59,22 @@ impl Accepted {
         };
         let (lines, is_single) = match self.name.as_str() {
             "" | "application/json" | "application/*" | "*/*" => return Some(JSON),
+            "text/event-stream" => {
+                return Some(Format {
+                    is_live: true,
+                    ..JSON
+                });
+            }
             "application/vnd.pgrst.array+json" | "application/vnd.pgrst.array" => (lines, false),
             "application/vnd.pgrst.object+json" | "application/vnd.pgrst.object" => (lines, true),
             "text/csv" | "text/*" => (Lines::Csv, false),
             _ => return None,
         };
-        Some(Format { lines, is_single })
+        Some(Format {
+            lines,
+            is_single,
+            is_live: false,
+        })
     }
 }
 

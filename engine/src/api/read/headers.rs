@@ -1,94 +1,149 @@
 //! What the headers of a read say: freshness, the representation's tag, pages; and what a reader's headers ask for.
 
+use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use sha2::{Digest, Sha256};
+use serde::Serialize;
 
 use super::Problem;
-use super::format::Format;
 use super::prefer::Preferences;
-use crate::query::Freshness;
 use crate::query::catalog::{Readable, Standing};
-use crate::query::sql::Statement;
+use crate::query::{Freshness, Page};
 
-/// What an answer says besides its body.
+/// What an answer says of its rows.
 #[derive(Debug)]
 pub(super) struct Answered {
+    facts: Facts,
     headers: HeaderMap,
+}
+
+/// The same as the metadata of a body.
+#[derive(Debug, Serialize)]
+struct Facts {
+    position: i64,
+    head_position: i64,
+    /// Unknown when the source does not answer; what never moves on is not late.
+    lag_seconds: Option<f64>,
+    generation: i64,
+    revision: i64,
+    /// The rows are older than was asked for.
+    stale: bool,
+    dead_letters: i64,
+    /// The first of them, up to the position that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dead_positions: Vec<i64>,
+}
+
+/// What a body says besides its rows.
+#[derive(Debug, Serialize)]
+struct Metadata<'a> {
+    #[serde(flatten)]
+    facts: &'a Facts,
+    /// Rows in this answer, and in all, where that was asked for.
+    count: u64,
+    total: Option<u64>,
+    next_cursor: Option<&'a str>,
 }
 
 impl Answered {
     pub(super) async fn new(live: &Readable, fresh: &Freshness, min_position: Option<i64>) -> Self {
-        let head = *live.upstream.head.borrow();
-        let mut answered = Self {
-            headers: HeaderMap::new(),
+        let head = live.upstream.head.borrow().head;
+        let lag = match live.standing {
+            Standing::Live => live.slot.lag(live, fresh.position).await,
+            Standing::Past => None,
         };
-        answered.set("gobo-position", fresh.position);
-        answered.set("gobo-head-position", head.head.max(fresh.position));
-        answered.set("gobo-generation", live.generation);
-        answered.set("gobo-revision", fresh.revision);
-        // What never moves on is not late.
-        if live.standing == Standing::Live
-            && let Some(lag) = lag(live, fresh.position, head.safe).await
-        {
-            answered.set("gobo-lag-seconds", format!("{lag:.3}"));
+        let upto = min_position.unwrap_or(i64::MIN);
+        let letters = fresh.dead_positions.iter().copied();
+        Self {
+            facts: Facts {
+                position: fresh.position,
+                head_position: head.max(fresh.position),
+                lag_seconds: lag.map(|lag| (lag.as_secs_f64() * 1e3).round() / 1e3),
+                generation: live.generation,
+                revision: fresh.revision,
+                stale: false,
+                dead_letters: fresh.dead_letters,
+                dead_positions: letters.filter(|position| *position <= upto).collect(),
+            },
+            headers: HeaderMap::with_capacity(16),
         }
-        if fresh.dead_letters > 0 {
-            answered.set("gobo-dead-letters", dead_letters(fresh, min_position));
-        }
-        answered
     }
 
     /// Says which preferences were followed, and marks rows that are older than was asked for.
     pub(super) fn applied(&mut self, preferences: &Preferences, is_stale: bool) {
-        if is_stale {
-            self.set("gobo-stale", "true");
-        }
+        self.facts.stale = is_stale;
         if let Some(applied) = preferences.applied(is_stale) {
-            self.set("preference-applied", applied);
+            self.set("preference-applied", &applied);
         }
+    }
+
+    /// A JSON body with its rows as one member, and what is known of them as the other.
+    pub(super) fn around(&self, rows: &[u8], page: &Page) -> Bytes {
+        let metadata = Metadata {
+            facts: &self.facts,
+            count: page.count,
+            total: page.total,
+            next_cursor: page.next.as_deref(),
+        };
+        let mut body = Vec::with_capacity(rows.len() + 512);
+        body.extend_from_slice(b"{\"data\":");
+        body.extend_from_slice(rows);
+        body.extend_from_slice(b",\"metadata\":");
+        // Numbers and texts: this cannot fail.
+        body.extend(serde_json::to_vec(&metadata).unwrap_or_default());
+        body.push(b'}');
+        body.into()
     }
 
     /// Adds the headers to a response.
     pub(super) fn with(mut self, mut response: Response, tag: Option<&str>) -> Response {
+        let facts = &self.facts;
+        let numbers = [
+            ("gobo-position", facts.position),
+            ("gobo-head-position", facts.head_position),
+            ("gobo-generation", facts.generation),
+            ("gobo-revision", facts.revision),
+        ];
+        for (name, value) in numbers {
+            let name = HeaderName::from_static(name);
+            self.headers.insert(name, HeaderValue::from(value));
+        }
+        if let Some(lag) = facts.lag_seconds {
+            self.set("gobo-lag-seconds", &format!("{lag:.3}"));
+        }
+        if self.facts.dead_letters > 0 {
+            self.set("gobo-dead-letters", &self.facts.dead_letters());
+        }
+        if self.facts.stale {
+            self.set("gobo-stale", "true");
+        }
         if let Some(tag) = tag {
             self.set("etag", tag);
         }
-        self.set("cache-control", "no-cache");
+        let no_cache = HeaderValue::from_static("no-cache");
+        self.headers.insert(header::CACHE_CONTROL, no_cache);
         response.headers_mut().extend(self.headers);
         response
     }
 
-    pub(super) fn set(&mut self, name: &'static str, value: impl ToString) {
-        // Numbers, and texts that are known to be valid.
-        if let Ok(value) = HeaderValue::try_from(value.to_string()) {
+    pub(super) fn set(&mut self, name: &'static str, value: &str) {
+        // Texts that are known to be valid.
+        if let Ok(value) = HeaderValue::try_from(value) {
             self.headers.insert(HeaderName::from_static(name), value);
         }
     }
 }
 
-/// Seconds by which the oldest event that is not applied is old. Unknown when the source does not answer.
-async fn lag(live: &Readable, position: i64, safe: i64) -> Option<f64> {
-    if position >= safe {
-        return Some(0.0);
-    }
-    match (live.upstream.age_after)(position).await {
-        Ok(age) => Some(age.unwrap_or_default().as_secs_f64()),
-        Err(error) => {
-            tracing::debug!(%error, model = live.model.name, "the lag is unknown");
-            None
+impl Facts {
+    /// `3`, or `3; positions="17 23"` for a reader who asked for a position beyond them.
+    fn dead_letters(&self) -> String {
+        let mut text = self.dead_letters.to_string();
+        let positions: Vec<String> = self.dead_positions.iter().map(i64::to_string).collect();
+        if !positions.is_empty() {
+            text.push_str(&format!("; positions=\"{}\"", positions.join(" ")));
         }
+        text
     }
-}
-
-/// `3`, or `3; positions="17 23"` for a reader who asked for a position beyond them.
-fn dead_letters(fresh: &Freshness, min_position: Option<i64>) -> String {
-    let mut text = fresh.dead_letters.to_string();
-    if min_position.is_some() && !fresh.dead_positions.is_empty() {
-        let positions: Vec<String> = fresh.dead_positions.iter().map(i64::to_string).collect();
-        text.push_str(&format!("; positions=\"{}\"", positions.join(" ")));
-    }
-    text
 }
 
 /// What a reader's headers decide about an answer.
@@ -117,29 +172,6 @@ pub(super) fn profile<'h>(
     }
 }
 
-/// Identifies what a query shows, the revision aside: the same for the same statement and values only.
-pub(super) fn representation(statement: &Statement, format: Format) -> String {
-    let mut hash = Sha256::new();
-    let mut add = |text: &str| {
-        hash.update((text.len() as u64).to_be_bytes());
-        hash.update(text);
-    };
-    add(&statement.text);
-    // The first three say which generation and freshness are meant, not which rows.
-    for bound in statement.parameters.iter().skip(3) {
-        add(bound.text.as_deref().unwrap_or_default());
-    }
-    // How rows are written is in the statement.
-    add(match format.is_single {
-        false => "rows",
-        true => "row",
-    });
-    hash.finalize()[..8]
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
-}
-
 /// Whether `If-None-Match` names the tag, compared weakly as RFC 9110 has it.
 pub(in crate::api) fn matches(headers: &HeaderMap, tag: &str) -> bool {
     headers
@@ -148,5 +180,9 @@ pub(in crate::api) fn matches(headers: &HeaderMap, tag: &str) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
-        .any(|candidate| candidate.strip_prefix("W/").unwrap_or(candidate) == tag)
+        .any(|candidate| strong(candidate) == strong(tag))
+}
+
+fn strong(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
 }

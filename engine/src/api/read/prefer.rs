@@ -14,6 +14,8 @@ pub(super) struct Preferences {
     pub(super) handling: Option<Handling>,
     /// A stale answer is better than none.
     pub(super) stale_is_ok: bool,
+    /// The body is to say what the headers say.
+    pub(super) metadata: bool,
 }
 
 /// How rows are counted.
@@ -85,6 +87,7 @@ impl Preferences {
             ("handling", "strict") => self.handling = self.handling.or(Some(Handling::Strict)),
             ("handling", "lenient") => self.handling = self.handling.or(Some(Handling::Lenient)),
             ("stale", "ok") => self.stale_is_ok = true,
+            ("metadata", "") => self.metadata = true,
             (name, _) => return OF_WRITES.contains(&name),
         }
         true
@@ -101,8 +104,12 @@ impl Preferences {
             Handling::Strict => "handling=strict",
             Handling::Lenient => "handling=lenient",
         });
+        let metadata = self.metadata.then_some("metadata");
         let stale = is_stale.then_some("stale=ok");
-        let applied: Vec<&str> = [count, handling, stale].into_iter().flatten().collect();
+        let applied: Vec<&str> = [count, handling, metadata, stale]
+            .into_iter()
+            .flatten()
+            .collect();
         (!applied.is_empty()).then(|| applied.join(", "))
     }
 }

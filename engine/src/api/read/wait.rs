@@ -1,117 +1,173 @@
-//! Waiting for a position: the checkpoint in the database decides, hints only say when to look.
+//! Waiting for a position or a lag, as a reader asked: the checkpoint in the database decides.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
-use deadpool_postgres::Pool;
-use tokio::sync::Mutex;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Problem, Shared, Stop};
-use crate::query::catalog::Readable;
-use crate::query::{Failure, checkpoint};
+use super::headers::Answered;
+use super::{Ask, Problem, Stop};
+use crate::query::Freshness;
+use crate::query::board::{Goal, NoWait, Since};
+use crate::query::catalog::{Readable, Standing};
+use crate::query::parse::Request;
 
-/// How often a reader looks without any hint: the generation may be run by another process.
-const LOOK: Duration = Duration::from_millis(20);
+/// The header in which a client sends back the highest position that it has seen.
+const MIN_POSITION: &str = "gobo-min-position";
 
-impl Shared {
-    /// Waits until every one of them is at `position`; `false` when one of them is not within `wait`.
-    pub(super) async fn reach_all(
-        &self,
-        all: &[&Readable],
-        position: i64,
-        wait: Duration,
-    ) -> Result<bool, Stop> {
-        let deadline = Instant::now() + wait;
-        for one in all {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !self.reach(one, position, left).await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
+/// What a reader asked for besides rows, and whether it got it.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) goal: Goal,
+    asked: Instant,
+    /// It did not come in time, and old rows are better than none.
+    pub(super) is_late: bool,
+    /// What was seen at the end, if there was anything to wait for.
+    pub(super) fresh: Option<Arc<Freshness>>,
+}
 
-    /// Waits until the generation's checkpoint is at `position`; `false` when it is not within `wait`.
-    pub(super) async fn reach(
+impl Ask<'_> {
+    /// Waits as asked. Gives the answer instead, when that was in vain and old rows are not wanted.
+    pub(super) async fn wait(
         &self,
         live: &Readable,
-        position: i64,
-        wait: Duration,
-    ) -> Result<bool, Stop> {
-        let deadline = Instant::now() + wait;
-        let mut commits = self.progress.commits();
-        if self.at(live.generation).await? >= position {
-            return Ok(true);
-        }
-        let _permit = self.waiters.try_acquire().map_err(|_| {
-            Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too_many_waiters",
-                format!("{} readers wait already", self.limits.waiters),
-            )
-            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
-        })?;
-        let _waiting = self.progress.wait_for(live.generation);
-        (live.upstream.poke)();
-        loop {
-            let now = Instant::now();
-            if now >= deadline {
-                return Ok(false);
-            }
-            // A generation that is not live any more may never move again.
-            let models = self.catalog.models();
-            let now_live = models.live.get(&live.model.name).map(|now| now.generation);
-            if now_live != Some(live.generation) {
-                return Err(Failure::Gone.into());
-            }
-            commits.borrow_and_update();
-            if self.at(live.generation).await? >= position {
-                return Ok(true);
-            }
-            let look = deadline.min(Instant::now() + LOOK);
-            tokio::select! {
-                _ = commits.changed() => {}
-                () = tokio::time::sleep_until(look) => {}
-            }
-        }
-    }
-
-    async fn at(&self, generation: i64) -> Result<i64, Failure> {
-        self.checkpoints.look(&self.pool, generation).await
-    }
-}
-
-/// Checkpoints as they were seen last. Any number of readers that wait for a generation share one look.
-#[derive(Debug, Default)]
-pub(super) struct Checkpoints {
-    seen: SyncMutex<HashMap<i64, Arc<Mutex<Option<Seen>>>>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    asked: Instant,
-    position: i64,
-}
-
-impl Checkpoints {
-    /// The checkpoint, no older than this call.
-    async fn look(&self, pool: &Pool, generation: i64) -> Result<i64, Failure> {
-        let called = Instant::now();
-        let seen = {
-            // Nothing that holds the lock can leave the map half changed.
-            let mut map = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            map.entry(generation).or_default().clone()
+        request: &Request,
+    ) -> Result<Result<Wanted, Response>, Stop> {
+        let mut wanted = Wanted {
+            goal: self.goal(live, request)?,
+            asked: Instant::now(),
+            is_late: false,
+            fresh: None,
         };
-        let mut seen = seen.lock().await;
-        if let Some(seen) = seen.filter(|seen| seen.asked >= called) {
-            return Ok(seen.position);
+        if wanted.goal == Goal::default() {
+            return Ok(Ok(wanted));
         }
-        let asked = Instant::now();
-        let position = checkpoint(pool, generation).await?;
-        *seen = Some(Seen { asked, position });
-        Ok(position)
+        let shared = self.shared;
+        let patience = request.wait.unwrap_or(shared.limits.default_wait);
+        match shared.board.wait(live, wanted.goal, patience).await {
+            Ok(waited) if waited.is_late && !self.preferences.stale_is_ok => Ok(Err(self
+                .too_late(live, &waited.fresh, &wanted, patience)
+                .await)),
+            Ok(waited) => {
+                wanted.is_late = waited.is_late;
+                wanted.fresh = Some(waited.fresh);
+                Ok(Ok(wanted))
+            }
+            Err(NoWait::Full(waiters)) => {
+                let fresh = shared.board.look(live, Since::Lately).await?;
+                let answered = self.answered(live, &fresh, &wanted).await;
+                Ok(Err(answered.with(full(waiters).into_response(), None)))
+            }
+            Err(NoWait::Failed(failure)) => Err(failure.into()),
+        }
     }
+
+    /// The headers of an answer with rows that are so fresh.
+    pub(super) async fn answered(
+        &self,
+        live: &Readable,
+        fresh: &Freshness,
+        wanted: &Wanted,
+    ) -> Answered {
+        let Wanted { goal, asked, .. } = *wanted;
+        let mut answered = Answered::new(live, fresh, goal.position).await;
+        // It may have arrived after the wait and before the rows were read.
+        let board = &self.shared.board;
+        let is_stale = wanted.is_late && !board.is_reached(live, fresh, goal, asked).await;
+        answered.applied(&self.preferences, is_stale);
+        if let Some(profile) = self.profile {
+            answered.set("content-profile", profile);
+        }
+        answered
+    }
+
+    /// What the parameters ask for, and the header.
+    fn goal(&self, live: &Readable, request: &Request) -> Result<Goal, Problem> {
+        // A client may send the header with everything that it asks; the past does not move.
+        let seen = match live.standing {
+            Standing::Live => self.seen_position()?,
+            Standing::Past => None,
+        };
+        Ok(Goal {
+            position: request.min_position.max(seen),
+            lag: request.max_lag,
+        })
+    }
+
+    fn seen_position(&self) -> Result<Option<i64>, Problem> {
+        let Some(value) = self.headers.get(MIN_POSITION) else {
+            return Ok(None);
+        };
+        let digits = value
+            .to_str()
+            .ok()
+            .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+        match digits.and_then(|digits| digits.parse().ok()) {
+            Some(position) => Ok(Some(position)),
+            None => Err(Problem::bad_request(
+                "invalid_min_position",
+                "the header Gobo-Min-Position is not a whole number that is 0 or more",
+            )
+            .with_hint("send back the highest Gobo-Position that was received")),
+        }
+    }
+
+    async fn too_late(
+        &self,
+        live: &Readable,
+        fresh: &Freshness,
+        wanted: &Wanted,
+        wait: Duration,
+    ) -> Response {
+        let goal = wanted.goal;
+        let head = live.upstream.head.borrow().head.max(fresh.position);
+        let at = format!(
+            "read model \"{}\" is at position {}",
+            live.model.name, fresh.position
+        );
+        let within = format!("within {} s", wait.as_secs_f64());
+        let missed = goal.position.filter(|position| fresh.position < *position);
+        let mut details = json!({ "position": fresh.position, "head_position": head });
+        let mut detail = match (missed, goal.lag) {
+            (Some(position), _) => format!("{at}, and did not reach {position} {within}"),
+            (None, lag) => {
+                let most = lag.unwrap_or_default().as_secs_f64();
+                let now = match live.slot.lag(live, fresh.position).await {
+                    Some(lag) => format!("{:.3} s", lag.as_secs_f64()),
+                    None => "an unknown time, because the source does not answer,".to_owned(),
+                };
+                details["max_lag_seconds"] = json!(most);
+                format!("{at}, which lags by {now} and did not come down to {most} s {within}")
+            }
+        };
+        if let Some(position) = goal.position {
+            details["min_position"] = json!(position);
+        }
+        if missed.is_some_and(|position| position > head) {
+            detail.push_str(&format!(
+                "; no event has that position yet, the last one has {head}"
+            ));
+        }
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_yet", detail)
+            .with_details(details)
+            .with_hint(
+                "try again, wait longer with wait=, or send \"Prefer: stale=ok\" to get the rows as they are",
+            )
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let answered = self.answered(live, fresh, wanted).await;
+        answered.with(problem.into_response(), None)
+    }
+}
+
+/// The refusal of one more who waits.
+pub(in crate::api) fn full(waiters: usize) -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too_many_waiters",
+        format!("{waiters} readers wait already"),
+    )
+    .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
 }

@@ -180,12 +180,14 @@ impl Reader<'_, '_> {
             let relation = name::name(self.scanner)?;
             return self.embed(None, relation, true, depth);
         }
-        let is_quoted = self.scanner.peek() == Some('"');
+        let mut is_quoted = self.scanner.peek() == Some('"');
         let mut name = name::name(self.scanner)?;
         let mut alias = None;
         if self.is_alias() {
             self.scanner.take(":");
             alias = Some(name);
+            self.scanner.skip_blanks();
+            is_quoted = self.scanner.peek() == Some('"');
             name = name::name(self.scanner)?;
         }
         if name.text == "count" && !is_quoted && self.scanner.take("()") {

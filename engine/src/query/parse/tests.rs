@@ -162,6 +162,7 @@ fn what_is_shown_is_read_as_postgrest_reads_it() {
     };
     check("", "");
     check("*", "*");
+    check("\"x y\":count(),z: count()", "x y=count(*) z=count(*)");
     check("a, b ,*", "a b *");
     check("x:a,\"y z\":\"b,c\"", "x=a y z=b,c");
     check(
@@ -278,7 +279,8 @@ fn malformed_queries_are_refused_with_their_place() {
     check("order=a.asc.desc", "invalid_order", 7);
     check("order=a.nullslast.asc", "invalid_order", 13);
     check("order=a,", "invalid_order", 3);
-    check("limit=-1", "invalid_limit", 1);
+    check("limit=-1", "range_not_satisfiable", 1);
+    check("limit=-x", "invalid_limit", 1);
     check("limit=ten", "invalid_limit", 1);
     check("limit=99999999999999999999", "invalid_limit", 1);
     check("offset=9223372036854775808", "invalid_offset", 1);

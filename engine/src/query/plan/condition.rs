@@ -260,7 +260,23 @@ fn bounded(literal: &Literal, limits: &Limits) -> Result<(), Refusal> {
 /// A pattern as PostgreSQL has it. `*` stands for `%`, which is hard to write in a URL.
 fn pattern(comparator: Comparator, literal: &Literal, limits: &Limits) -> Result<String, Refusal> {
     bounded(literal, limits)?;
+    complete(comparator, &literal.text, literal)?;
     Ok(with_stars(comparator, &literal.text))
+}
+
+/// A pattern that ends with an escape of nothing is an error only of the rows that match up to there: whether there is one would
+/// tell what is in rows that the reader may not see.
+fn complete(comparator: Comparator, text: &str, literal: &Literal) -> Result<(), Refusal> {
+    let escapes = text.len() - text.trim_end_matches('\\').len();
+    match comparator {
+        Comparator::Like | Comparator::Ilike if escapes % 2 == 1 => Err(Refusal::new(
+            "invalid_value",
+            "the pattern ends with a backslash that escapes nothing",
+        )
+        .hint("write a backslash itself as two")
+        .at(&literal.place)),
+        _ => Ok(()),
+    }
 }
 
 fn with_stars(comparator: Comparator, text: &str) -> String {
@@ -298,6 +314,9 @@ fn each(
         )
     })?;
     few(elements.len(), literal, limits)?;
+    for text in elements.iter().flatten() {
+        complete(comparator, text, literal)?;
+    }
     let elements = elements
         .into_iter()
         .map(|element| element.map(|text| with_stars(comparator, &text)));

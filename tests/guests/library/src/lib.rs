@@ -81,7 +81,7 @@ impl Projection for Library {
                 blurb: new.blurb.clone(),
                 author_id: new.author_id,
                 pages: new.pages,
-                price: new.price.clone(),
+                price: new.price,
                 in_print: new.in_print,
                 tags: new.tags.clone(),
                 editions: new.editions.clone(),

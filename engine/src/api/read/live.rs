@@ -1,0 +1,354 @@
+//! Live queries: the rows, then what enters, changes or leaves them, as server-sent events or by long polling.
+
+mod poll;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::{Ask, Asked, MOST_GONE, Stop, errors};
+use crate::api::problem::Problem;
+use crate::feed::{self, End, Event, Hub, Place, Question, Realm, Reason, Subscription};
+use crate::query::catalog::{Models, Readable};
+use crate::query::live::{self, Matcher};
+use crate::query::sql::{self, Lines, Shape};
+use crate::query::{Failure, as_of};
+
+/// How long a poll waits when it does not say.
+const POLL: Duration = Duration::from_secs(25);
+
+/// What live queries need. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// Who follows what.
+    pub hub: Hub,
+    /// After how long without an event a sign of life is sent.
+    pub heartbeat: Duration,
+}
+
+/// How a reader wants to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// First the rows, then changes.
+    Rows,
+    /// Changes from now on.
+    Changes,
+    /// One answer per request.
+    Poll,
+}
+
+/// What a reader wants besides the query.
+pub(super) struct Wish {
+    manner: Manner,
+    /// Everything up to here is known.
+    id: Option<String>,
+}
+
+impl Wish {
+    /// Takes what is about following out of a request; `None` if it wants the rows as they are, once.
+    pub(super) fn take(ask: &mut Ask<'_>) -> Result<Option<Self>, Problem> {
+        let mut take = |name: &str| {
+            let place = ask.parameters.iter().position(|found| found.name == name)?;
+            Some(ask.parameters.remove(place).value)
+        };
+        let (live, parameter) = (take("live"), take("last_event_id"));
+        let manner = match live.as_deref() {
+            None if ask.format.is_live => Manner::Rows,
+            None if parameter.is_some() => {
+                return Err(Problem::bad_request(
+                    "unsupported_parameter",
+                    "last_event_id is for those who follow: there is neither live nor Accept: text/event-stream",
+                ));
+            }
+            None => return Ok(None),
+            Some("rows") => Manner::Rows,
+            Some("changes") => Manner::Changes,
+            Some("poll") => Manner::Poll,
+            Some(other) => {
+                let shown: String = other.chars().take(40).collect();
+                return Err(Problem::bad_request(
+                    "unsupported_parameter",
+                    format!("there is no way to follow called \"{shown}\""),
+                )
+                .with_hint("live=rows (the rows, then changes), live=changes (changes alone), live=poll (one answer per request)"));
+            }
+        };
+        let header = ask.headers.get("last-event-id");
+        // The header is newer: a browser goes on from there by itself, with the address as it was.
+        let id = match header.map(|id| id.to_str()) {
+            Some(id) => Some(id.unwrap_or_default().to_owned()),
+            None => parameter,
+        };
+        Ok(Some(Self {
+            manner,
+            id: id.filter(|id| !id.is_empty()),
+        }))
+    }
+}
+
+/// A subscription, with what is told first.
+struct Begun {
+    subscription: Subscription,
+    first: Option<Event>,
+    wait: Duration,
+}
+
+/// Answers from the live generation; from the next one, if that is gone meanwhile.
+pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish) -> Response {
+    let Some(place) = live.hub.place() else {
+        return Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_subscribers",
+            "as many as may follow already do (live.max_subscribers)",
+        )
+        .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))
+        .into_response();
+    };
+    let mut place = Some(place);
+    let mut gone = 0;
+    loop {
+        let readable = match ask.live() {
+            Ok(readable) => readable,
+            Err(problem) => return problem.into_response(),
+        };
+        match begin(ask, live, &wish, &readable, &mut place).await {
+            Ok(begun) => {
+                return match wish.manner {
+                    Manner::Poll => poll::response(live, begun),
+                    Manner::Rows | Manner::Changes => stream::response(live, begun),
+                };
+            }
+            Err(Refused::Ended(reason)) => {
+                live.hub.stats().refetches.add(1);
+                return match wish.manner {
+                    Manner::Poll => poll::refetch(&reason),
+                    Manner::Rows | Manner::Changes => stream::refetch(&reason),
+                };
+            }
+            Err(Refused::Stopped(Stop::Failed(Failure::Gone))) if gone < MOST_GONE => {
+                gone += 1;
+                ask.shared.catalog.refreshed(&readable).await;
+            }
+            Err(Refused::Stopped(Stop::Failed(failure))) => {
+                return errors::failed(failure, &ask.shared.limits).into_response();
+            }
+            Err(Refused::Stopped(Stop::Refused(problem))) => return problem.into_response(),
+        }
+    }
+}
+
+enum Refused {
+    Stopped(Stop),
+    /// The id leads nowhere.
+    Ended(Reason),
+}
+
+impl<E: Into<Stop>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Refused::Stopped(error.into())
+    }
+}
+
+async fn begin(
+    ask: &Ask<'_>,
+    live: &Live,
+    wish: &Wish,
+    readable: &Arc<Readable>,
+    place: &mut Option<Place>,
+) -> Result<Begun, Refused> {
+    let models = ask.shared.catalog.models();
+    let asked = checked(ask, readable, &models)?;
+    let readers = &ask.shared.pool;
+    let (realm, at, first) = match (&wish.id, wish.manner) {
+        (Some(id), _) => {
+            let (realm, at) = known(readable, id)?;
+            (realm, at, None)
+        }
+        (None, Manner::Changes) => {
+            let (realm, at) = present(live, readable).await?;
+            (realm, at, None)
+        }
+        (None, Manner::Rows | Manner::Poll) => {
+            let (realm, at, first) = rows(ask, live, readable, &asked).await?;
+            (realm, at, Some(first))
+        }
+    };
+    let question = Question {
+        generation: readable.generation,
+        statement: live::statement(&asked.plan, &readable.schema),
+        matcher: Matcher::of(&asked.plan, readers).await?.map(Arc::new),
+    };
+    let Some(place) = place.take() else {
+        return Err(Failure::Gone.into());
+    };
+    let most = ask.shared.limits.wait;
+    Ok(Begun {
+        subscription: Subscription::new(
+            live.hub.clone(),
+            place,
+            &readable.model.name,
+            question,
+            realm,
+            at,
+        ),
+        first,
+        wait: asked.request.wait.unwrap_or(POLL).min(most),
+    })
+}
+
+/// What can be followed: rows as they are, whichever there are.
+fn checked<'m>(
+    ask: &'m Ask<'_>,
+    readable: &'m Readable,
+    models: &'m Models,
+) -> Result<Asked<'m>, Refused> {
+    if as_of::find(&ask.parameters)
+        .map_err(Problem::from)?
+        .is_some()
+    {
+        return Err(unsupported("as_of", "the past does not change").into());
+    }
+    let asked = ask.checked(readable, models)?;
+    let request = &asked.request;
+    let refused = [
+        (
+            ask.range.is_some() || request.limit.is_some() || request.offset > 0,
+            "limit, offset and Range",
+            "what lies beyond a page cannot be told from what entered or left it",
+        ),
+        (
+            request.cursor.is_some(),
+            "cursor",
+            "what lies beyond a page cannot be told from what entered or left it",
+        ),
+        (
+            request.min_position.is_some(),
+            "min_position",
+            "every event has its position",
+        ),
+        (
+            asked.plan.is_grouped(),
+            "functions over rows",
+            "one changed row changes a group",
+        ),
+        (
+            !asked.plan.embeds.is_empty(),
+            "embedded rows",
+            "only the read model's own changes are followed",
+        ),
+        (
+            ask.format.lines == Lines::Csv,
+            "text/csv",
+            "events are JSON",
+        ),
+    ];
+    match refused.into_iter().find(|(is_asked, ..)| *is_asked) {
+        Some((_, what, why)) => Err(unsupported(what, why).into()),
+        None => Ok(asked),
+    }
+}
+
+fn unsupported(what: &str, why: &str) -> Problem {
+    Problem::bad_request(
+        "unsupported_parameter",
+        format!("{what} cannot be had live: {why}"),
+    )
+    .with_hint("filters, select and order can")
+}
+
+/// From where a reader goes on.
+fn known(readable: &Readable, id: &str) -> Result<(Realm, i64), Refused> {
+    let (realm, at) = Realm::read(id).ok_or(Refused::Ended(Reason::UnknownId))?;
+    if realm.generation > readable.generation {
+        // Another node may have learnt of a promotion before this one.
+        return Err(Failure::Gone.into());
+    }
+    match realm.generation == readable.generation {
+        true => Ok((realm, at)),
+        false => Err(Refused::Ended(Reason::Generation)),
+    }
+}
+
+/// Where the read model is at present.
+async fn present(live: &Live, readable: &Readable) -> Result<(Realm, i64), Refused> {
+    let page = live.hub.present(&readable.model.name).await?;
+    let page = page.filter(|page| page.generation == readable.generation);
+    let page = page.ok_or(Failure::Gone)?;
+    Ok((realm(page.incarnation, readable)?, page.revision))
+}
+
+fn realm(incarnation: Option<String>, readable: &Readable) -> Result<Realm, Problem> {
+    Ok(Realm {
+        incarnation: incarnation.ok_or_else(|| {
+            Problem::unavailable("the database has just come back from a crash: ask again")
+        })?,
+        generation: readable.generation,
+    })
+}
+
+/// The rows as they are, as the first event.
+async fn rows(
+    ask: &Ask<'_>,
+    live: &Live,
+    readable: &Readable,
+    asked: &Asked<'_>,
+) -> Result<(Realm, i64, Event), Refused> {
+    let shape = Shape {
+        lines: Lines::Json,
+        count: None,
+    };
+    let (plan, target) = (&asked.plan, asked.target);
+    let statement = sql::rows(plan, target, shape);
+    let answer = crate::query::answer(&ask.shared.pool, &statement, plan, target, shape).await?;
+    if answer.page.next.is_some() {
+        return Err(Problem::bad_request(
+            "answer_too_large",
+            format!(
+                "more than {} rows match, as many as one answer may have (api.max_rows)",
+                ask.shared.limits.rows
+            ),
+        )
+        .with_hint(
+            "filter more narrowly; or follow with live=changes, and read the rows in pages once that stream is open",
+        )
+        .into());
+    }
+    // Rows that a crash could take back are told no more than changes.
+    live.hub.flushed().await?;
+    let fresh = answer.freshness;
+    let realm = realm(fresh.incarnation, readable)?;
+    let data = format!(
+        "{{\"position\":{},\"revision\":{},\"rows\":{}}}",
+        fresh.position,
+        fresh.revision,
+        String::from_utf8_lossy(&answer.page.body)
+    );
+    let event = feed::frame("rows", &realm.id(fresh.revision), fresh.revision, &data);
+    Ok((realm, fresh.revision, event))
+}
+
+/// The name and the data of the event that is the last, if there is one.
+fn last(live: &Live, stop: feed::Stop) -> Option<(&'static str, String)> {
+    let told = |reason: &str, detail: &str| {
+        serde_json::json!({ "reason": reason, "detail": detail }).to_string()
+    };
+    match stop {
+        feed::Stop::End(End::Closed) => None,
+        feed::Stop::End(End::Refetch(reason)) => {
+            live.hub.stats().refetches.add(1);
+            Some(("refetch", told(reason.code(), &reason.text())))
+        }
+        feed::Stop::End(End::Dropped(why)) => {
+            live.hub.stats().dropped.add(1);
+            Some(("dropped", told("too_slow", why)))
+        }
+        feed::Stop::Failed(failure) => {
+            live.hub.stats().dropped.add(1);
+            let why = failure.to_string();
+            Some(("dropped", told("unavailable", &why)))
+        }
+    }
+}

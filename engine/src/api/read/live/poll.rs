@@ -1,0 +1,101 @@
+//! Long polling, for those whom a stream does not reach. The answer's head is sent at once and its body as soon as something
+//! matches, so that a poll takes no request's place while it waits.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::once;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Begun, Live, last};
+use crate::feed::{Event, Reason, Stop, Subscription};
+
+pub(super) fn response(live: &Live, begun: Begun) -> Response {
+    let live = live.clone();
+    json(Body::from_stream(once(async move {
+        Ok::<_, Infallible>(answer(&live, begun).await)
+    })))
+}
+
+/// An answer that says only that the rows have to be read anew.
+pub(super) fn refetch(reason: &Reason) -> Response {
+    let data = serde_json::json!({ "reason": reason.code(), "detail": reason.text() });
+    json(body(&[told("refetch", &data.to_string())], None).into())
+}
+
+fn json(body: Body) -> Response {
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json; charset=utf-8"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::VARY, super::super::headers::VARY),
+    ];
+    (headers, body).into_response()
+}
+
+async fn answer(live: &Live, begun: Begun) -> Bytes {
+    let mut subscription = begun.subscription;
+    if let Some(first) = begun.first {
+        live.hub.stats().events.add(1);
+        let rows = told("rows", &String::from_utf8_lossy(&first.data));
+        return body(&[rows], Some(&subscription.id()));
+    }
+    let mut shutdown = live.hub.shutdown();
+    let found = tokio::select! {
+        () = shutdown.requested() => Ok(Vec::new()),
+        found = events(&mut subscription, Instant::now() + begun.wait) => found,
+    };
+    match found {
+        Ok(events) => {
+            live.hub.stats().events.add(events.len() as u64);
+            let events: Vec<String> = (events.iter())
+                .map(|event| told("changes", &String::from_utf8_lossy(&event.data)))
+                .collect();
+            body(&events, Some(&subscription.id()))
+        }
+        Err(stop) => match last(live, stop) {
+            Some(("refetch", data)) => body(&[told("refetch", &data)], None),
+            Some((kind, data)) => body(&[told(kind, &data)], Some(&subscription.id())),
+            None => body(&[], Some(&subscription.id())),
+        },
+    }
+}
+
+/// The next events; none if there are none in time.
+async fn events(
+    subscription: &mut Subscription,
+    deadline: Instant,
+) -> Result<Vec<Arc<Event>>, Stop> {
+    while !subscription.has_caught_up() {
+        let events = subscription.catch_up().await?;
+        if !events.is_empty() {
+            return Ok(events);
+        }
+    }
+    let first = match timeout_at(deadline, subscription.next()).await {
+        Ok(event) => event?,
+        Err(_) => match subscription.move_on() {
+            Some(event) => event?,
+            None => return Ok(Vec::new()),
+        },
+    };
+    let mut events = vec![first];
+    while let Some(Ok(event)) = subscription.try_next() {
+        events.push(event);
+    }
+    Ok(events)
+}
+
+fn told(kind: &str, data: &str) -> String {
+    format!("{{\"event\":\"{kind}\",\"data\":{data}}}")
+}
+
+fn body(events: &[String], id: Option<&str>) -> Bytes {
+    let id = id.map_or("null".to_owned(), |id| format!("\"{id}\""));
+    format!("{{\"events\":[{}],\"id\":{id}}}", events.join(",")).into()
+}

@@ -1,0 +1,160 @@
+//! The stream of server-sent events.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::unfold;
+
+use super::{Begun, Live, last};
+use crate::feed::{End, Event, Reason, Stop, Subscription};
+use crate::shutdown::Shutdown;
+
+/// Events that wait already travel together, up to about so many bytes.
+const TOGETHER: usize = 64 << 10;
+
+pub(super) fn response(live: &Live, begun: Begun) -> Response {
+    let stream = Stream {
+        live: live.clone(),
+        shutdown: live.hub.shutdown(),
+        first: begun.first,
+        told: begun.subscription.id(),
+        subscription: begun.subscription,
+        is_over: false,
+    };
+    let chunks = unfold(stream, |mut stream| async move {
+        let chunk = stream.chunk().await?;
+        Some((Ok::<_, Infallible>(chunk), stream))
+    });
+    events(Body::from_stream(chunks))
+}
+
+/// A stream that says only that the rows have to be read anew.
+pub(super) fn refetch(reason: &Reason) -> Response {
+    let data = serde_json::json!({ "reason": reason.code(), "detail": reason.text() });
+    events(Body::from(end("refetch", &data.to_string())))
+}
+
+fn events(body: Body) -> Response {
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream; charset=utf-8"),
+        ),
+        (
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-store, no-transform"),
+        ),
+        (header::VARY, super::super::headers::VARY),
+        // nginx would collect events otherwise.
+        (
+            HeaderName::from_static("x-accel-buffering"),
+            HeaderValue::from_static("no"),
+        ),
+    ];
+    (headers, body).into_response()
+}
+
+/// The last event. A `refetch` takes the id away, so that a browser that comes back by itself begins with the rows.
+fn end(kind: &str, data: &str) -> String {
+    let id = if kind == "refetch" { "id\n" } else { "" };
+    format!("{id}event: {kind}\ndata: {data}\n\n")
+}
+
+struct Stream {
+    live: Live,
+    shutdown: Shutdown,
+    first: Option<Event>,
+    /// The last id that the subscriber was told.
+    told: String,
+    subscription: Subscription,
+    is_over: bool,
+}
+
+impl Stream {
+    /// What is sent next; nothing after the end.
+    async fn chunk(&mut self) -> Option<Bytes> {
+        if self.is_over {
+            return None;
+        }
+        if let Some(first) = self.first.take() {
+            self.live.hub.stats().events.add(1);
+            return Some(first.frame);
+        }
+        let mut shutdown = self.shutdown.clone();
+        let next = tokio::select! {
+            () = shutdown.requested() => return None,
+            next = self.next() => next,
+        };
+        match next {
+            Ok(chunk) => {
+                self.told = self.subscription.id();
+                Some(chunk)
+            }
+            Err(stop) => {
+                self.is_over = true;
+                let (kind, data) = last(&self.live, stop)?;
+                Some(end(kind, &data).into())
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Bytes, Stop> {
+        while !self.subscription.has_caught_up() {
+            let events = self.subscription.catch_up().await?;
+            if !events.is_empty() {
+                self.live.hub.stats().events.add(events.len() as u64);
+                let frames: Vec<&[u8]> = events.iter().map(|event| &*event.frame).collect();
+                return Ok(frames.concat().into());
+            }
+        }
+        let heartbeat: Duration = self.live.heartbeat;
+        match tokio::time::timeout(heartbeat, self.subscription.next()).await {
+            Ok(Ok(event)) => Ok(self.gathered(event.frame.clone())),
+            Ok(Err(end)) => Err(Stop::End(end)),
+            Err(_) => match self.subscription.move_on() {
+                Some(Ok(event)) => Ok(self.gathered(event.frame.clone())),
+                Some(Err(end)) => Err(Stop::End(end)),
+                None => Ok(self.sign_of_life()),
+            },
+        }
+    }
+
+    /// Adds what waits already. An end that waits comes next.
+    fn gathered(&mut self, first: Bytes) -> Bytes {
+        let mut count = 1;
+        let mut together = Vec::new();
+        while first.len() + together.len() < TOGETHER
+            && let Some(Ok(event)) = self.subscription.try_next()
+        {
+            if together.is_empty() {
+                together.extend_from_slice(&first);
+            }
+            together.extend_from_slice(&event.frame);
+            count += 1;
+        }
+        self.live.hub.stats().events.add(count);
+        match together.is_empty() {
+            true => first,
+            false => together.into(),
+        }
+    }
+
+    /// The id, if it has moved on although nothing concerned this subscriber: it has less to catch up with if it comes back.
+    fn sign_of_life(&self) -> Bytes {
+        let id = self.subscription.id();
+        match id == self.told {
+            true => Bytes::from_static(b":\n\n"),
+            false => format!("id: {id}\n\n").into(),
+        }
+    }
+}
+
+/// What ends a subscription ends its stream.
+impl From<End> for Stop {
+    fn from(end: End) -> Self {
+        Stop::End(end)
+    }
+}

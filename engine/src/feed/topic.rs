@@ -1,0 +1,301 @@
+//! The reader of one read model's commits, for everybody on this node who follows it. It works while somebody does.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::commit::Parsed;
+use super::hub::{AT_ONCE, Hub, checked};
+use super::mailbox::{End, Mailbox, Reason};
+use super::query::{Followed, Question, Realm};
+use super::{Page, flush, read};
+use crate::query::Failure;
+use crate::query::sql::Statement;
+
+/// How often it looks without any hint: the generation may be run by another process.
+const LOOK: Duration = Duration::from_millis(25);
+/// After a commit it waits for so long before it looks again, so that many commits are read, and flushed, at once.
+const GATHER: Duration = Duration::from_millis(2);
+/// How long it waits before it asks a database that did not answer again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Commits that may wait for a query that is asked of the database.
+const BEHIND: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct Topic {
+    read_model: String,
+    state: Mutex<State>,
+    /// How often it has begun at a revision.
+    begun: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Who is here, or about to take a seat.
+    guests: usize,
+    at: Option<(Realm, i64)>,
+    followed: HashMap<Statement, Table>,
+}
+
+/// Where those sit who ask the same.
+#[derive(Debug, Clone)]
+struct Table {
+    followed: Arc<Followed>,
+    /// To the task that asks the database; none where that is not needed.
+    asker: Option<mpsc::Sender<Arc<Parsed>>>,
+}
+
+impl Topic {
+    pub(super) fn new(read_model: &str) -> Self {
+        Self {
+            read_model: read_model.to_owned(),
+            state: Mutex::default(),
+            begun: watch::Sender::default(),
+        }
+    }
+
+    /// Keeps it awake until [`leave`](Self::leave). Called with the hub's lock, as the end of its task is decided.
+    pub(super) fn enter(&self) {
+        self.state().guests += 1;
+    }
+
+    fn leave(&self) {
+        self.state().guests -= 1;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads on until nobody follows any more, or the engine ends.
+    pub(super) async fn run(self: Arc<Self>, hub: Hub) {
+        let mut shutdown = hub.shutdown();
+        let mut commits = hub.shared.progress.commits();
+        loop {
+            if self.ends(&hub) {
+                return;
+            }
+            commits.borrow_and_update();
+            let pause = match self.look(&hub).await {
+                Ok(0) => LOOK,
+                Ok(_) => GATHER,
+                Err(error) => {
+                    tracing::warn!(read_model = self.read_model, %error, "its changes cannot be read");
+                    PAUSE
+                }
+            };
+            tokio::select! {
+                () = shutdown.requested() => {
+                    self.end(&End::Closed);
+                    return;
+                }
+                _ = commits.changed(), if pause == LOOK => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn ends(&self, hub: &Hub) -> bool {
+        let mut topics = hub.topics();
+        let is_empty = self.state().guests == 0;
+        if is_empty {
+            topics.remove(&self.read_model);
+        }
+        is_empty
+    }
+
+    /// Reads commits and hands them out. Gives how many.
+    async fn look(&self, hub: &Hub) -> Result<usize, Failure> {
+        let at = self.state().at.clone();
+        let after = at.as_ref().map_or(i64::MAX, |(_, revision)| *revision);
+        let page = {
+            let client = hub.shared.feed.get().await?;
+            let page = read(&**client, &self.read_model, after, AT_ONCE).await;
+            let page = page.map_err(Failure::Database)?;
+            // Nothing is handed out that a crash could take back.
+            let is_news = page
+                .as_ref()
+                .is_some_and(|page| !page.is_flushed && page.revision != after);
+            if is_news {
+                flush(&**client).await.map_err(Failure::Database)?;
+            }
+            page
+        };
+        let Some(page) = page else {
+            self.end(&End::Refetch(Reason::Gone));
+            return Ok(0);
+        };
+        match at {
+            Some((realm, after)) => match checked(&realm, after, &page) {
+                Ok(()) => self.hand_out(hub, &realm, page).await,
+                Err(reason) => {
+                    self.end(&End::Refetch(reason));
+                    self.begin(&page);
+                    Ok(0)
+                }
+            },
+            None => {
+                self.begin(&page);
+                Ok(0)
+            }
+        }
+    }
+
+    async fn hand_out(&self, hub: &Hub, realm: &Realm, page: Page) -> Result<usize, Failure> {
+        let count = page.commits.len();
+        for commit in page.commits {
+            let revision = commit.revision;
+            let tables: Vec<Table> = {
+                let mut state = self.state();
+                // From here on whoever joins has to have read this commit by itself.
+                state.at = Some((realm.clone(), revision));
+                state.followed.values().cloned().collect()
+            };
+            if tables.is_empty() {
+                continue;
+            }
+            match commit.parsed() {
+                Ok(parsed) => self.give(hub, &tables, Arc::new(parsed)).await,
+                Err(reason) => self.end(&End::Refetch(reason)),
+            }
+        }
+        Ok(count)
+    }
+
+    async fn give(&self, hub: &Hub, tables: &[Table], commit: Arc<Parsed>) {
+        for Table { followed, asker } in tables {
+            match asker {
+                None => followed.take(&hub.shared.readers, &commit).await,
+                Some(asker) => {
+                    if asker.try_send(commit.clone()).is_err() {
+                        followed.end(&End::Dropped(
+                            "the query takes longer than commits take to come: filter by equality, or change less at once",
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&self, page: &Page) {
+        let Some(incarnation) = page.incarnation.clone() else {
+            // Just after a crash of the server: known as soon as somebody has written it.
+            self.state().at = None;
+            return;
+        };
+        let realm = Realm {
+            incarnation,
+            generation: page.generation,
+        };
+        self.state().at = Some((realm, page.revision));
+        self.begun.send_modify(|times| *times += 1);
+    }
+
+    /// Ends everybody who follows.
+    fn end(&self, end: &End) {
+        let followed = std::mem::take(&mut self.state().followed);
+        for table in followed.values() {
+            table.followed.end(end);
+        }
+    }
+}
+
+/// A subscriber's place in a topic. It is given back with this.
+#[derive(Debug)]
+pub(super) struct Seat {
+    topic: Arc<Topic>,
+    table: Option<Arc<Followed>>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Seat {
+    /// Sits down in a topic that was entered, as soon as that knows where it is.
+    pub(super) async fn take(
+        hub: &Hub,
+        topic: Arc<Topic>,
+        question: &Question,
+        realm: &Realm,
+        mailbox: Arc<Mailbox>,
+    ) -> Result<Self, End> {
+        let mut begun = topic.begun.subscribe();
+        let mut seat = Self {
+            topic,
+            table: None,
+            mailbox,
+        };
+        let mut shutdown = hub.shutdown();
+        loop {
+            let there = seat.topic.state().at.clone();
+            match there {
+                Some((there, _)) if there == *realm => {}
+                Some((there, _)) if there.incarnation != realm.incarnation => {
+                    return Err(End::Refetch(Reason::Incarnation));
+                }
+                Some(_) => return Err(End::Refetch(Reason::Generation)),
+                None => {
+                    tokio::select! {
+                        () = shutdown.requested() => return Err(End::Closed),
+                        _ = begun.changed() => continue,
+                    }
+                }
+            }
+            if seat.sit(hub, question, realm) {
+                return Ok(seat);
+            }
+        }
+    }
+
+    /// Everything up to this revision is in the mailbox.
+    pub(super) fn seen(&self) -> i64 {
+        self.table.as_ref().map_or(0, |table| table.seen())
+    }
+
+    fn sit(&mut self, hub: &Hub, question: &Question, realm: &Realm) -> bool {
+        let mut state = self.topic.state();
+        let Some((_, at)) = state.at.clone().filter(|(there, _)| there == realm) else {
+            return false;
+        };
+        let entry = state.followed.entry(question.statement.clone());
+        let table = entry.or_insert_with(|| {
+            let followed = Arc::new(Followed::new(question.clone(), realm.clone(), at));
+            let asker = question
+                .matcher
+                .is_none()
+                .then(|| ask(hub, followed.clone()));
+            Table { followed, asker }
+        });
+        table.followed.join(self.mailbox.clone());
+        self.table = Some(table.followed.clone());
+        true
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(table) = &self.table {
+            let mut state = self.topic.state();
+            let is_empty = table.leave(&self.mailbox);
+            let statement = &table.question.statement;
+            let is_there = (state.followed.get(statement))
+                .is_some_and(|there| Arc::ptr_eq(&there.followed, table));
+            if is_empty && is_there {
+                state.followed.remove(statement);
+            }
+        }
+        self.topic.leave();
+    }
+}
+
+/// Starts the task that asks the database for a query, one commit after the other. It ends with the table.
+fn ask(hub: &Hub, followed: Arc<Followed>) -> mpsc::Sender<Arc<Parsed>> {
+    let (sender, mut commits) = mpsc::channel::<Arc<Parsed>>(BEHIND);
+    let readers = hub.shared.readers.clone();
+    tokio::spawn(async move {
+        while let Some(commit) = commits.recv().await {
+            followed.take(&readers, &commit).await;
+        }
+    });
+    sender
+}

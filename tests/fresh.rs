@@ -1,0 +1,5 @@
+//! Reading one's own writes, on one node and on several, and out of caches.
+
+mod redis;
+mod truth;
+mod wait_for;
