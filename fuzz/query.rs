@@ -2,18 +2,21 @@
 //! the text is there, and the text is made of the engine's own words alone.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use gobo::query::catalog::{ByName, Standing};
+use gobo::query::board::Slot;
+use gobo::query::catalog::{ByName, Head, Readable, Standing, Upstream};
 use gobo::query::plan::Around;
-use gobo::query::rules::{Rules, Viewer};
+use gobo::query::rules::{ADMIN, Rules, Viewer};
 use gobo::query::sql::{Count, Lines, Shape, Statement, Target};
 use gobo::query::{Limits, Refusal, parse, plan, scan, sql};
 use gobo::read_model::{Column, ReadModel};
+use tokio::sync::watch;
 
 /// A read model with columns of all types, and the words that its statements are made of.
 pub(crate) struct Harness {
-    model: ReadModel,
-    others: ByName,
+    readable: Readable,
+    models: ByName,
     rules: Rules,
     viewer: Viewer,
     limits: Limits,
@@ -84,18 +87,35 @@ impl Harness {
             comment: None,
         };
         let mut harness = Self {
-            model: ReadModel {
-                name: "things".to_owned(),
-                comment: None,
-                per_stream: false,
-                key: vec![0],
-                columns: COLUMNS.map(column).into(),
-                indexes: Vec::new(),
-                references: Vec::new(),
+            readable: Readable {
+                model: ReadModel {
+                    name: "things".to_owned(),
+                    comment: None,
+                    per_stream: false,
+                    key: vec![0],
+                    columns: COLUMNS.map(column).into(),
+                    indexes: Vec::new(),
+                    references: Vec::new(),
+                },
+                projection: "things".to_owned(),
+                generation: 1,
+                standing: Standing::Live,
+                schema: "gobo_g1".to_owned(),
+                source: "gobo".to_owned(),
+                upstream: Upstream {
+                    head: watch::channel(Head::default()).1,
+                    age_after: Arc::new(|_| Box::pin(async { Ok(None) })),
+                    position_at: Arc::new(|_| Box::pin(async { Ok(0) })),
+                    poke: Arc::new(|| {}),
+                },
+                slot: Slot::default(),
             },
-            others: ByName::new(),
+            models: ByName::new(),
             rules: Rules::default(),
-            viewer: Viewer::default(),
+            viewer: Viewer {
+                roles: [ADMIN.to_owned()].into(),
+                ..Viewer::default()
+            },
             limits: Limits::default(),
             words: BTreeSet::new(),
         };
@@ -161,15 +181,16 @@ impl Harness {
     /// The statements of a query, in all forms of an answer.
     fn statements(&self, query: &str) -> Result<Vec<Statement>, Refusal> {
         let parameters = scan::parameters(query, &self.limits)?;
-        plan::check_names(&parameters, &self.model, &self.limits)?;
-        let request = parse::parse(&parameters, &self.limits)?;
+        let model = &self.readable.model;
         let around = Around {
-            models: &self.others,
-            from: None,
+            models: &self.models,
+            from: &self.readable,
             rules: &self.rules,
             viewer: &self.viewer,
         };
-        let plan = plan::rows(&self.model, &around, &request, &self.limits)?;
+        plan::check_names(&parameters, model, &self.limits)?;
+        let request = parse::parse(&parameters, &self.limits)?;
+        let plan = plan::rows(model, &around, &request, &self.limits)?;
         let target = Target {
             generation: 1,
             standing: Standing::Live,

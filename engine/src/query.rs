@@ -26,7 +26,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use nearest::nearest;
-pub use rows::{Answer, Failure, Freshness, Page, answer, freshness_of_all};
+pub use rows::{Answer, Failure, Freshness, Page, answer, freshness};
 
 /// What a query may ask for at most. Everything beyond is refused with the limit's value.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -120,15 +120,18 @@ async fn each_format_is_a_representation_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_public_schema_may_be_named_and_no_other() {
+async fn the_schema_may_be_named_and_no_other() {
     let bench = things().await;
-    let named = [("accept-profile", "read")];
-    let answer = bench.send("GET", "/read/things?id=eq.1", &named).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.header("content-profile")),
-        (200, "read")
-    );
-    let other = [("accept-profile", "public")];
+    // The second is what supabase-js and postgrest-py send unless they are told otherwise.
+    for schema in ["read", "public"] {
+        let named = [("accept-profile", schema)];
+        let answer = bench.send("GET", "/read/things?id=eq.1", &named).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("content-profile")),
+            (200, schema)
+        );
+    }
+    let other = [("accept-profile", "private")];
     let answer = bench.send("GET", "/read/things?id=eq.1", &other).await;
     assert_eq!(
         (answer.status.as_u16(), answer.code().as_str()),

@@ -9,7 +9,6 @@ mod headers;
 mod live;
 mod past;
 mod prefer;
-mod embedded;
 mod range;
 mod wait;
 
@@ -40,7 +39,7 @@ use crate::query::plan::{self, Around, Plan};
 use crate::query::rules::{Rules, Viewer};
 use crate::query::scan::{self, Parameter, Plus};
 use crate::query::sql::{self, Lines, Shape, Statement, Target};
-use crate::query::{Failure, Freshness, Limits, Page, Refusal, as_of, parse};
+use crate::query::{self, Failure, Freshness, Limits, Page, Refusal, as_of, parse};
 pub(super) use errors::as_postgrest;
 
 /// How many generations may come and go during one request, which may have waited for long.
@@ -195,7 +194,7 @@ async fn respond(
                 gone += 1;
                 match ask.embeds() {
                     false => shared.catalog.refreshed(&live).await,
-                    true => shared.catalog.others_than(&models).await,
+                    true => shared.catalog.other_than(&models).await,
                 }
             }
             Err(Stop::Failed(failure)) => {
@@ -228,6 +227,19 @@ impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Stop::Refused(refusal.into())
     }
+}
+
+/// The read models of other generations whose rows are embedded, and whose positions mean the same.
+fn embedded<'m>(live: &Readable, models: &'m Models, plan: &Plan<'_>) -> Vec<&'m Readable> {
+    let mut others: Vec<&'m Readable> = Vec::new();
+    for link in plan.links().into_iter().filter(|link| link.shares_source) {
+        let known = others.iter().map(|other| other.generation);
+        if known.chain([live.generation]).all(|known| known != link.generation) {
+            let other = models.live.get(&link.model.name);
+            others.extend(other.map(|other| &**other));
+        }
+    }
+    others
 }
 
 /// One request.
@@ -307,29 +319,36 @@ impl<'a> Ask<'a> {
     async fn answer(&self, live: &Arc<Readable>) -> Result<Response, Stop> {
         let models = self.shared.catalog.models();
         let asked = self.checked(live, &models)?;
-        let wanted = match self.wait(live, &asked.request).await? {
+        let mut wanted = match self.wait(live, &asked.request).await? {
             Ok(wanted) => wanted,
             Err(response) => return Ok(response),
         };
-        if !asked.plan.embeds.is_empty() {
-            return self.embedded(live, &models, &asked, wanted).await;
+        let others = embedded(live, &models, &asked.plan);
+        if let Err(response) = self.wait_for(&others, &asked.request, &mut wanted).await? {
+            return Ok(response);
         }
-        let fresh = match &wanted.fresh {
-            Some(fresh) => fresh.clone(),
-            None => self.shared.board.look(live, Since::Lately).await?,
-        };
         let statement = sql::rows(&asked.plan, asked.target, asked.shape);
         let shown = Representation::of(&statement);
-        if self.headers.contains_key(header::IF_NONE_MATCH)
-            && let Some(tag) = self.tag(live, &fresh, &shown)
-            && headers::matches(self.headers, &tag)
-        {
-            self.shared.cache.spared();
-            let answered = self.answered(live, &fresh, &wanted).await;
-            return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
+        if self.headers.contains_key(header::IF_NONE_MATCH) {
+            let fresh = self.fresh(live, &asked, &wanted).await?;
+            if let Some(tag) = self.tag(live, &fresh, &shown)
+                && headers::matches(self.headers, &tag)
+            {
+                self.shared.cache.spared();
+                let answered = self.answered(live, &fresh, &wanted).await;
+                return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
+            }
         }
         let read = async || self.read(live, &asked, &statement).await;
-        let found = match self.shared.cache.rows(live, fresh, &shown, read).await {
+        let found = match asked.plan.links().is_empty() {
+            true => {
+                let fresh = self.fresh(live, &asked, &wanted).await?;
+                self.shared.cache.rows(live, fresh, &shown, read).await
+            }
+            // What is kept goes by the revision of one read model.
+            false => read().await,
+        };
+        let found = match found {
             Ok(found) => found,
             Err(Failure::Gone) => return Err(Stop::Failed(Failure::Gone)),
             Err(failure) => return Ok(self.failed(live, &wanted, failure).await),
@@ -346,11 +365,30 @@ impl<'a> Ask<'a> {
         })
     }
 
+    /// How fresh the rows are, those of other read models too.
+    async fn fresh(
+        &self,
+        live: &Readable,
+        asked: &Asked<'_>,
+        wanted: &Wanted,
+    ) -> Result<Arc<Freshness>, Failure> {
+        let links = asked.plan.links();
+        if !links.is_empty() {
+            let pool = &self.shared.pool;
+            let fresh = query::freshness(pool, &self.model, asked.target, &links);
+            return fresh.await.map(Arc::new);
+        }
+        match &wanted.fresh {
+            Some(fresh) => Ok(fresh.clone()),
+            None => self.shared.board.look(live, Since::Lately).await,
+        }
+    }
+
     /// What is asked for, checked against the read model as it is in this generation.
     fn checked<'m>(&'m self, live: &'m Readable, models: &'m Models) -> Result<Asked<'m>, Stop> {
         let around = Around {
             models: models.around(live),
-            from: Some(live),
+            from: live,
             rules: &self.shared.rules,
             viewer: self.viewer,
         };
@@ -403,9 +441,12 @@ impl<'a> Ask<'a> {
         } = asked;
         let began = self.shared.board.begin(live);
         let answer =
-            crate::query::answer(&self.shared.pool, statement, plan, *target, *shape).await?;
+            query::answer(&self.shared.pool, statement, plan, *target, *shape).await?;
         let fresh = Arc::new(answer.freshness);
-        self.shared.board.saw(live, began, fresh.clone());
+        // With rows of others it says how fresh all of them are together.
+        if plan.links().is_empty() {
+            self.shared.board.saw(live, began, fresh.clone());
+        }
         Ok(Found {
             fresh,
             page: Arc::new(answer.page),
@@ -485,7 +526,6 @@ impl<'a> Ask<'a> {
     /// None while nobody can tell what a revision means.
     fn tag(&self, live: &Readable, fresh: &Freshness, shown: &Representation) -> Option<String> {
         let incarnation = fresh.incarnation.as_deref()?;
-        let embedded = fresh.embedded.as_deref().map(|others| format!("-{others}"));
         // Metadata change without the rows: such an answer is the same only as far as the rows go.
         let (weak, form) = match (self.preferences.metadata, self.format.is_single) {
             (false, false) => ("", ""),
@@ -493,6 +533,7 @@ impl<'a> Ask<'a> {
             (true, false) => ("W/", "m"),
             (true, true) => ("W/", "om"),
         };
+        let embedded = fresh.embedded.as_deref().map(|others| format!("-{others}"));
         Some(format!(
             "{weak}\"{incarnation}-{}-{}{}-{}{form}\"",
             live.generation,

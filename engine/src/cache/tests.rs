@@ -41,8 +41,8 @@ fn at(position: i64, revision: i64) -> Arc<Freshness> {
     Arc::new(Freshness {
         position,
         incarnation: Some("a".to_owned()),
-        embedded: None,
         revision,
+        embedded: None,
         dead_letters: 0,
         dead_positions: Vec::new(),
     })

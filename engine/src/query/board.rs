@@ -153,7 +153,7 @@ impl Board {
             return Ok(fresh);
         }
         let began = self.begin(model);
-        let fresh = freshness(&shared.pool, &model.model.name, model.target()).await?;
+        let fresh = freshness(&shared.pool, &model.model.name, model.target(), &[]).await?;
         Ok(self.saw(model, began, Arc::new(fresh)))
     }
 

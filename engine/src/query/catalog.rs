@@ -149,7 +149,7 @@ impl Catalog {
     }
 
     /// Waits, bounded, until one of the models is another than it was.
-    pub async fn others_than(&self, old: &Models) {
+    pub async fn other_than(&self, old: &Models) {
         let mut models = self.models.clone();
         let is_other = |models: &Models| {
             models.live.len() != old.live.len()

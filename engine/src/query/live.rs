@@ -142,7 +142,7 @@ impl Draft {
                 Test::Is(column, values.collect())
             }
             Condition::Is(left, keyword) => is(left, *keyword)?,
-            Condition::Each(..) | Condition::Search(..) | Condition::Related(..) => return None,
+            Condition::Each(..) | Condition::Search(..) | Condition::Related(_) => return None,
         })
     }
 

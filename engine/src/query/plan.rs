@@ -31,7 +31,7 @@ pub struct Around<'m> {
     /// The read models that `from` can be related to: those of the same picture of what is deployed.
     pub models: &'m ByName,
     /// Where the query begins.
-    pub from: Option<&'m Readable>,
+    pub from: &'m Readable,
     /// Who may read what.
     pub rules: &'m Rules,
     /// Who reads.
@@ -56,7 +56,8 @@ impl<'m> Around<'m> {
 
     /// Whether the other one's positions mean the same.
     fn shares_source(&self, other: &Readable) -> bool {
-        (self.from).is_some_and(|from| from.upstream.head.same_channel(&other.upstream.head))
+        let head = &self.from.upstream.head;
+        head.same_channel(&other.upstream.head)
     }
 }
 

@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Error, Row};
 
-use super::plan::Plan;
+use super::plan::{Link, Plan};
 use super::sql::{self, Bound, Count, Shape, Statement, Target};
 
 /// How fresh a read model's rows are.
@@ -168,12 +168,18 @@ async fn planned(pool: &Pool, plan: &Plan<'_>, target: Target<'_>) -> Result<u64
 }
 
 /// Asks only how fresh a read model is.
-pub(super) async fn freshness(
+pub async fn freshness(
     pool: &Pool,
     model: &str,
     target: Target<'_>,
+    embedded: &[&Link<'_>],
 ) -> Result<Freshness, Failure> {
-    let Statement { text, parameters } = sql::freshness(target, model, &[]);
+    let statement = sql::freshness(target, model, embedded);
+    if !embedded.is_empty() {
+        let row = run(pool, &statement).await?.ok_or(Failure::Gone)?;
+        return fresh(&row).map_err(Failure::Database);
+    }
+    let Statement { text, parameters } = statement;
     let client = pool.get().await?;
     // Prepared, unlike queries: there are as many texts as there are standings.
     let prepared = client.prepare_cached(&text).await.map_err(classify)?;
@@ -181,17 +187,6 @@ pub(super) async fn freshness(
     let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as _).collect();
     let row = client.query_opt(&prepared, &values).await;
     let row = row.map_err(classify)?.ok_or(Failure::Gone)?;
-    fresh(&row).map_err(Failure::Database)
-}
-
-/// The same for rows with embedded ones.
-pub async fn freshness_of_all(
-    pool: &Pool,
-    plan: &Plan<'_>,
-    target: Target<'_>,
-) -> Result<Freshness, Failure> {
-    let statement = sql::freshness(target, &plan.model.name, &plan.links());
-    let row = run(pool, &statement).await?.ok_or(Failure::Gone)?;
     fresh(&row).map_err(Failure::Database)
 }
 

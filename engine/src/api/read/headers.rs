@@ -150,6 +150,9 @@ impl Facts {
 pub(super) const VARY: HeaderValue =
     HeaderValue::from_static("accept, accept-profile, prefer, range");
 
+/// What some clients call the schema that is read when nobody says otherwise.
+const ALIAS: &str = "public";
+
 /// `Accept-Profile`: the schema that a reader wants to read from, if it names one; there is only one.
 pub(super) fn profile<'h>(
     headers: &'h HeaderMap,
@@ -159,7 +162,7 @@ pub(super) fn profile<'h>(
         return Ok(None);
     };
     match profile.to_str() {
-        Ok(profile) if profile.trim() == schema => Ok(Some(profile)),
+        Ok(profile) if [schema, ALIAS].contains(&profile.trim()) => Ok(Some(profile)),
         profile => {
             let shown: String = profile.unwrap_or_default().chars().take(80).collect();
             Err(Problem::new(

@@ -15,7 +15,7 @@ use crate::feed::{self, End, Event, Hub, Place, Question, Realm, Reason, Subscri
 use crate::query::catalog::{Models, Readable};
 use crate::query::live::{self, Matcher};
 use crate::query::sql::{self, Lines, Shape};
-use crate::query::{Failure, as_of};
+use crate::query::{self, Failure, as_of};
 
 /// How long a poll waits when it does not say.
 const POLL: Duration = Duration::from_secs(25);
@@ -230,14 +230,14 @@ fn checked<'m>(
             "every event has its position",
         ),
         (
+            !asked.plan.links().is_empty(),
+            "rows of other read models",
+            "they change on their own",
+        ),
+        (
             asked.plan.is_grouped(),
             "functions over rows",
             "one changed row changes a group",
-        ),
-        (
-            !asked.plan.embeds.is_empty(),
-            "embedded rows",
-            "only the read model's own changes are followed",
         ),
         (
             ask.format.lines == Lines::Csv,
@@ -302,7 +302,7 @@ async fn rows(
     };
     let (plan, target) = (&asked.plan, asked.target);
     let statement = sql::rows(plan, target, shape);
-    let answer = crate::query::answer(&ask.shared.pool, &statement, plan, target, shape).await?;
+    let answer = query::answer(&ask.shared.pool, &statement, plan, target, shape).await?;
     if answer.page.next.is_some() {
         return Err(Problem::bad_request(
             "answer_too_large",

@@ -65,6 +65,35 @@ impl Ask<'_> {
         }
     }
 
+    /// Waits as asked for the read models whose rows are embedded, in what is left of the time. Gives the answer instead, when
+    /// that was in vain and old rows are not wanted.
+    pub(super) async fn wait_for(
+        &self,
+        others: &[&Readable],
+        request: &Request,
+        wanted: &mut Wanted,
+    ) -> Result<Result<(), Response>, Stop> {
+        if wanted.goal == Goal::default() {
+            return Ok(Ok(()));
+        }
+        let shared = self.shared;
+        let patience = request.wait.unwrap_or(shared.limits.default_wait);
+        for other in others {
+            let left = patience.saturating_sub(wanted.asked.elapsed());
+            let waited = match shared.board.wait(other, wanted.goal, left).await {
+                Ok(waited) => waited,
+                Err(NoWait::Full(waiters)) => return Err(full(waiters).into()),
+                Err(NoWait::Failed(failure)) => return Err(failure.into()),
+            };
+            if waited.is_late && !self.preferences.stale_is_ok {
+                let late = self.too_late(other, &waited.fresh, wanted, patience);
+                return Ok(Err(late.await));
+            }
+            wanted.is_late |= waited.is_late;
+        }
+        Ok(Ok(()))
+    }
+
     /// The headers of an answer with rows that are so fresh.
     pub(super) async fn answered(
         &self,

@@ -6,8 +6,8 @@ fn state(incarnation: &str, position: i64, revision: i64) -> Arc<Freshness> {
     Arc::new(Freshness {
         position,
         incarnation: Some(incarnation.to_owned()),
-        embedded: None,
         revision,
+        embedded: None,
         dead_letters: 0,
         dead_positions: Vec::new(),
     })
