@@ -26,7 +26,8 @@ async fn what_fails_for_hidden_rows_alone_tells_nothing_of_them() {
     let page = get(&shop.gobo, &path, &carl).expect(200);
     assert_eq!(page.json(), json!([{"n": 1}]));
     assert_eq!(page.header("gobo-next-cursor"), None);
-    let forged = json!({"v": 1, "m": "orders", "o": "order_id::int4.asc,order_id.asc", "k": ["0", "0"]});
+    let forged =
+        json!({"v": 1, "m": "orders", "o": "order_id::int4.asc,order_id.asc", "k": ["0", "0"]});
     let forged = URL_SAFE_NO_PAD.encode(forged.to_string());
     let path = format!("/read/orders?select=n:order_id::int4&order=n&cursor={forged}");
     let refused = get(&shop.gobo, &path, &carl).expect(400).json();

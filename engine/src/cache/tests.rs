@@ -213,7 +213,11 @@ async fn memory_is_bounded_and_the_generations_that_are_gone_take_none() {
     // They go a few at a time.
     let patience = Instant::now();
     while cache.counts().entries > 1 {
-        assert!(patience.elapsed() < Duration::from_secs(30), "{:?}", cache.counts());
+        assert!(
+            patience.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            cache.counts()
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
         memory.run_pending_tasks();
     }
