@@ -191,7 +191,7 @@ async fn an_error_is_nobody_elses_and_is_not_kept() {
 }
 
 #[tokio::test]
-async fn memory_is_bounded_and_the_generations_that_are_gone_take_none() {
+async fn memory_is_bounded() {
     let (cache, orders) = (cache(64 << 10), model("orders", 1));
     let memory = cache.shared.memory.clone().unwrap();
     for revision in 0..1_000 {
@@ -207,6 +207,15 @@ async fn memory_is_bounded_and_the_generations_that_are_gone_take_none() {
     let large = "x".repeat(9 << 10);
     assert_eq!(ask(&cache, &orders, &at(0, 5_000), &large).await, large);
     assert_eq!(ask(&cache, &orders, &at(0, 5_000), "other").await, "other");
+}
+
+#[tokio::test]
+async fn generations_that_are_gone_take_no_memory() {
+    let (cache, orders) = (cache(64 << 10), model("orders", 1));
+    let memory = cache.shared.memory.clone().unwrap();
+    for revision in 0..10 {
+        ask(&cache, &orders, &at(revision, revision), "gone").await;
+    }
     let next = model("orders", 2);
     assert_eq!(ask(&cache, &next, &at(0, 1), "kept").await, "kept");
     cache.retain(|generation| generation != 1);
@@ -222,5 +231,5 @@ async fn memory_is_bounded_and_the_generations_that_are_gone_take_none() {
         memory.run_pending_tasks();
     }
     assert_eq!(ask(&cache, &next, &at(0, 1), "again").await, "kept");
-    assert_eq!(ask(&cache, &orders, &at(999, 999), "gone").await, "gone");
+    assert_eq!(ask(&cache, &orders, &at(9, 9), "new").await, "new");
 }
