@@ -65,11 +65,14 @@ async fn a_promotion_a_trimmed_feed_a_large_commit_and_a_foreign_id_ask_to_read_
     ended(&mut stream, "generation");
     ended(&mut Stream::open(url, PATH, &before), "generation");
     let mut stream = open();
+    let before = stream.id.clone();
     let answer = scene
         .gobo
         .post("/admin/projections/raw/rollback", &json!({}));
     assert!(answer.status < 300, "{}", answer.text());
     ended(&mut stream, "generation");
+    // What is live now has the lower number.
+    ended(&mut Stream::open(url, PATH, &before), "generation");
 }
 
 #[tokio::test(flavor = "multi_thread")]
