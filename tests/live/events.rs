@@ -175,9 +175,12 @@ async fn what_cannot_be_followed_is_refused_with_the_reason() {
         ("as_of=1", "unsupported_parameter"),
         ("min_position=1", "unsupported_parameter"),
         ("live=sideways", "unsupported_parameter"),
+        ("select=count()", "unsupported_parameter"),
+        ("select=a,raw(*)", ""),
         ("n=eq.x", "invalid_value"),
         ("m=eq.1", "unknown_column"),
         ("", "answer_too_large"),
+        ("select=v:n&order=v", "answer_too_large"),
     ] {
         let stream = Stream::open(url, &format!("/read/raw_pairs?{query}"), "");
         assert_eq!(stream.status, 400, "{query}");

@@ -14,7 +14,7 @@ use crate::api::problem::Problem;
 use crate::feed::{self, End, Event, Hub, Place, Question, Realm, Reason, Subscription};
 use crate::query::catalog::{Models, Readable};
 use crate::query::live::{self, Matcher};
-use crate::query::sql::{self, Lines, Shape};
+use crate::query::sql::{self, Count, Lines, Shape};
 use crate::query::{self, Failure, as_of};
 
 /// How long a poll waits when it does not say.
@@ -245,6 +245,11 @@ fn checked<'m>(
             "they change on their own",
         ),
         (
+            !asked.plan.embeds.is_empty(),
+            "an embedded read model",
+            "its rows change by themselves: follow it on its own",
+        ),
+        (
             asked.plan.is_grouped(),
             "functions over rows",
             "one changed row changes a group",
@@ -307,12 +312,16 @@ async fn rows(
 ) -> Result<(Realm, i64, Event), Refused> {
     let shape = Shape {
         lines: Lines::Json,
-        count: None,
+        count: Some(Count::Exact),
     };
     let (plan, target) = (&asked.plan, asked.target);
     let statement = sql::rows(plan, target, shape);
     let answer = query::answer(&ask.shared.pool, &statement, plan, target, shape).await?;
-    if answer.page.next.is_some() {
+    if answer
+        .page
+        .total
+        .is_none_or(|total| total > answer.page.count)
+    {
         return Err(Problem::bad_request(
             "answer_too_large",
             format!(
