@@ -240,11 +240,6 @@ fn checked<'m>(
             "every event has its position",
         ),
         (
-            !asked.plan.links().is_empty(),
-            "rows of other read models",
-            "they change on their own",
-        ),
-        (
             !asked.plan.embeds.is_empty(),
             "an embedded read model",
             "its rows change by themselves: follow it on its own",
