@@ -5,6 +5,7 @@ mod browser;
 mod doors;
 mod jwt;
 mod rows;
+mod silence;
 mod tokens;
 
 use std::process::{Command, Output};

@@ -3,4 +3,5 @@
 mod events;
 mod feed;
 mod follow;
+mod many;
 mod resume;

@@ -201,7 +201,9 @@ impl Access {
         let tokens = self.control.as_ref().and_then(|c| c.tokens.as_ref());
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let is_over = identity.until.is_some_and(|until| until <= SystemTime::now());
+            let is_over = identity
+                .until
+                .is_some_and(|until| until <= SystemTime::now());
             let is_revoked = match (tokens, &identity.token) {
                 (Some(tokens), Some(id)) => !tokens.has(id),
                 _ => false,

@@ -112,8 +112,7 @@ pub fn router(config: &Config, rooms: Rooms) -> Router {
         published: rooms.published,
         live: rooms.live,
     };
-    metrics::measured(router, measured)
-        .layer(DefaultBodyLimit::max(config.api.max_body_bytes))
+    metrics::measured(router, measured).layer(DefaultBodyLimit::max(config.api.max_body_bytes))
 }
 
 async fn pass(behind: Arc<OnceLock<Router>>, request: Request) -> Response {

@@ -139,9 +139,7 @@ pub enum DeployError {
         differences: Vec<String>,
     },
     /// A reference to a read model that has another key.
-    #[error(
-        "read model \"{read_model}\": its reference \"{reference}\" does not fit: {why}"
-    )]
+    #[error("read model \"{read_model}\": its reference \"{reference}\" does not fit: {why}")]
     Reference {
         /// The read model that refers.
         read_model: String,

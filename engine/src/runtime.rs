@@ -301,7 +301,10 @@ impl Parts {
         services.spawn(named("registry", async move {
             registry.run(database, until).await;
         }));
-        let access = self.access.clone().run(self.registry.hints(), shutdown.clone());
+        let access = self
+            .access
+            .clone()
+            .run(self.registry.hints(), shutdown.clone());
         services.spawn(named("access", access));
         if let Some(redis) = self.redis.clone() {
             services.spawn(named("redis", redis.run(shutdown.clone())));

@@ -59,8 +59,6 @@ async fn everybody_sees_the_rows_that_the_rule_gives_them() {
     // Without the claim, or with one that is no text, nothing.
     for sub in [
         json!(null),
-        json!(["alice"]),
-        json!({"alice": 1}),
         json!(true),
         json!(""),
         json!("ALICE"),
@@ -68,6 +66,11 @@ async fn everybody_sees_the_rows_that_the_rule_gives_them() {
         json!("' or 1=1 --"),
     ] {
         check(json!({"role": "read", "sub": sub}), &[]);
+    }
+    // A JWT whose subject is no plain value is none.
+    for sub in [json!(["alice"]), json!({"alice": 1})] {
+        let jwt = jwt_for(json!({"role": "read", "sub": sub}));
+        get(&shop.gobo, "/read/orders", &jwt).expect(401);
     }
     check(json!({"role": "read"}), &[]);
     check(json!({"role": "read", "user": {"sub": "alice"}}), &[]);

@@ -40,9 +40,7 @@ async fn a_reader_that_goes_from_node_to_node_never_goes_back() {
     });
     // Rolled back on the other node.
     ask(&other, "ledger", "rollback", json!({})).expect(200);
-    let answer = scene
-        .gobo
-        .request("GET", "/read/accounts", &seen_last, &[]);
+    let answer = scene.gobo.request("GET", "/read/accounts", &seen_last, &[]);
     let answer = answer.expect(200);
     assert_ne!(answer.header("gobo-generation").unwrap(), begun.to_string());
     let number: i64 = answer.header("gobo-revision").unwrap().parse().unwrap();

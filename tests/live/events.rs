@@ -99,7 +99,7 @@ async fn every_filter_and_selection_is_followed_as_it_is_answered() {
         "not.and=(c_int8.gt.5,c_text.is.null)",
         "or=(c_int8.eq.1,c_text.is.null)",
         "id=eq.r%222",
-        "id=in.(r\"1,r\"3)",
+        "id=in.(%22r%5C%221%22,%22r%5C%223%22)",
         "id=gt.r%221",
         "c_bool=is.true",
         "c_bool=not.is.true",

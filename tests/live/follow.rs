@@ -26,6 +26,7 @@ pub(super) struct Stream {
     pub(super) status: u16,
     pub(super) head: String,
     left: usize,
+    is_chunked: bool,
     line: Vec<u8>,
     /// As a browser keeps it.
     pub(super) id: String,
@@ -56,8 +57,9 @@ impl Stream {
         Self {
             status: head[9..12].parse().unwrap(),
             reader,
+            left: length(&head).unwrap_or(0),
+            is_chunked: length(&head).is_none(),
             head,
-            left: 0,
             line: Vec::new(),
             id: id.to_owned(),
             signs_of_life: 0,
@@ -66,9 +68,7 @@ impl Stream {
 
     /// What is left of the body, for an answer that is no stream.
     pub(super) fn rest(mut self) -> String {
-        let length = self.head.to_lowercase();
-        let length = length.split("content-length: ").nth(1).unwrap();
-        let length: usize = length.lines().next().unwrap().parse().unwrap();
+        let length = length(&self.head).expect("a body of known length");
         let mut body = vec![0; length];
         self.reader.read_exact(&mut body).unwrap();
         String::from_utf8(body).unwrap()
@@ -117,6 +117,9 @@ impl Stream {
                 line.pop();
                 return Some(String::from_utf8(line).unwrap());
             }
+            if self.left == 0 && !self.is_chunked {
+                return None;
+            }
             if self.left == 0 {
                 let mut size = String::new();
                 let read = self.reader.read_line(&mut size).ok()?;
@@ -138,6 +141,13 @@ impl Stream {
             self.left -= taken;
         }
     }
+}
+
+/// What an answer's head says of the length of its body.
+fn length(head: &str) -> Option<usize> {
+    let head = head.to_lowercase();
+    let (_, length) = head.split_once("content-length: ")?;
+    length.lines().next()?.parse().ok()
 }
 
 /// The rows as a subscriber has them, by their keys.

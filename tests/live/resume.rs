@@ -1,6 +1,6 @@
 //! Coming back, on this node or another one, after kills, promotions, and much else.
 
-use gobo_tests::{Database, Gobo, Random};
+use gobo_tests::{Database, Gobo, Random, wait_until};
 use serde_json::{Value, json};
 
 use super::feed::some_changes;
@@ -65,11 +65,14 @@ async fn a_promotion_a_trimmed_feed_a_large_commit_and_a_foreign_id_ask_to_read_
     ended(&mut stream, "generation");
     ended(&mut Stream::open(url, PATH, &before), "generation");
     let mut stream = open();
+    let before = stream.id.clone();
     let answer = scene
         .gobo
         .post("/admin/projections/raw/rollback", &json!({}));
     assert!(answer.status < 300, "{}", answer.text());
     ended(&mut stream, "generation");
+    // What is live now has the lower number.
+    ended(&mut Stream::open(url, PATH, &before), "generation");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,10 +97,19 @@ async fn a_copy_kept_through_kills_other_nodes_and_promotions_is_the_read_model(
         let positions = append(&database, &some_changes(&mut random, 30)).await;
         let last = *positions.last().unwrap();
         if round == 6 {
+            let live = || {
+                let answer = nodes[1 - node].gobo.get("/read/raw?limit=0").expect(200);
+                answer.header("gobo-generation").unwrap().to_owned()
+            };
+            let before = live();
             let answer = nodes[1 - node]
                 .gobo
                 .post("/admin/projections/raw/rebuild", &json!({}));
             assert!(answer.status < 300, "{}", answer.text());
+            wait_until("the promotion", || match live() {
+                same if same == before => Err(same),
+                _ => Ok(()),
+            });
         }
         if round % 4 == 3 {
             nodes[1 - node].gobo.kill();

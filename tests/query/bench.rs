@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::{Extension, Router};
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
+use axum::{Extension, Router};
 use gobo::access::Identity;
 use gobo::api::read::Reader;
 use gobo::cache::{self, Cache};
@@ -133,7 +133,9 @@ impl Bench {
         );
         Self {
             admin,
-            router: reader.router().layer(Extension(Arc::new(Identity::anybody()))),
+            router: reader
+                .router()
+                .layer(Extension(Arc::new(Identity::anybody()))),
             progress,
             head,
             models,

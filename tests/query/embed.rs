@@ -123,12 +123,24 @@ async fn a_row_that_is_referred_to_is_an_object_or_null_and_rows_that_refer_are_
         ],
     )
     .await;
-    let row = bench.get("/read/users/ann?select=name,bought:orders!buyer(order_id)").await;
-    assert_eq!(row.json(), json!({"name": "Ann", "bought": [{"order_id": 1}, {"order_id": 2}]}));
-    let csv = bench
-        .send("GET", "/read/users?select=user_id,cities(name)&limit=1", &[("accept", "text/csv")])
+    let row = bench
+        .get("/read/users/ann?select=name,bought:orders!buyer(order_id)")
         .await;
-    assert_eq!(csv.body, "user_id,cities\nann,\"{\"\"name\"\":\"\"Basel\"\"}\"");
+    assert_eq!(
+        row.json(),
+        json!({"name": "Ann", "bought": [{"order_id": 1}, {"order_id": 2}]})
+    );
+    let csv = bench
+        .send(
+            "GET",
+            "/read/users?select=user_id,cities(name)&limit=1",
+            &[("accept", "text/csv")],
+        )
+        .await;
+    assert_eq!(
+        csv.body,
+        "user_id,cities\nann,\"{\"\"name\"\":\"\"Basel\"\"}\""
+    );
 }
 
 #[tokio::test]
@@ -188,13 +200,21 @@ async fn embedded_rows_are_filtered_sorted_and_cut_apart_from_the_rows_that_they
     )
     .await;
     // Pages go on by the rows' own values, and count them.
-    let pages = bench.pages("/read/orders?select=order_id,buyer(name)&limit=3").await;
+    let pages = bench
+        .pages("/read/orders?select=order_id,buyer(name)&limit=3")
+        .await;
     assert_eq!(pages.len(), 4);
     let counted = bench
-        .send("GET", "/read/users?select=user_id,cities!inner(name)", &[("prefer", "count=exact")])
+        .send(
+            "GET",
+            "/read/users?select=user_id,cities!inner(name)",
+            &[("prefer", "count=exact")],
+        )
         .await;
     assert_eq!(counted.header("content-range"), "0-1/2");
-    let by_other = bench.get("/read/users?select=user_id,cities(name)&order=cities(name)&limit=1").await;
+    let by_other = bench
+        .get("/read/users?select=user_id,cities(name)&order=cities(name)&limit=1")
+        .await;
     assert_eq!(by_other.header("gobo-next-cursor"), "");
 }
 
@@ -203,24 +223,103 @@ async fn what_cannot_be_embedded_is_refused_as_postgrest_does() {
     let bench = market().await;
     for (query, status, code, part) in [
         ("orders?select=*,cities(*)", 400, "PGRST200", "related to"),
-        ("orders?select=*,note(*)", 400, "PGRST200", "did you mean \"notes\"?"),
-        ("orders?select=*,users!bayer(*)", 400, "PGRST200", "orders_buyer_fkey"),
-        ("orders?select=*,price(*)", 400, "PGRST200", "without parentheses"),
-        ("orders?select=*,users(*)", 300, "PGRST201", "'users!orders_buyer_fkey', 'users!orders_seller_fkey'"),
-        ("orders?select=*&users.name=eq.x", 400, "PGRST108", "'select' query parameter"),
-        ("orders?select=*&order=users(name)", 400, "PGRST108", "'select' query parameter"),
-        ("cities?select=*,users(*)&order=users(name)", 400, "PGRST118", "many-to-one"),
-        ("cities?select=*,users(*)&users=eq.1", 400, "PGRST120", "is null"),
-        ("cities?select=*,...users(name)", 400, "PGRST127", "an array"),
-        ("cities?select=count(),users(name)", 400, "PGRST127", "within the embed"),
-        ("users?select=*,cities(nome)", 400, "42703", "did you mean \"name\"?"),
-        ("users?select=*,cities(name)&cities.nome=eq.1", 400, "42703", "did you mean \"name\"?"),
-        ("users?select=user_id,name:cities(name),name", 400, "PGRST100", "another name"),
-        ("users?select=user_id,cities(name)&cities.limit=x", 400, "PGRST100", "limit"),
+        (
+            "orders?select=*,note(*)",
+            400,
+            "PGRST200",
+            "did you mean \"notes\"?",
+        ),
+        (
+            "orders?select=*,users!bayer(*)",
+            400,
+            "PGRST200",
+            "orders_buyer_fkey",
+        ),
+        (
+            "orders?select=*,price(*)",
+            400,
+            "PGRST200",
+            "without parentheses",
+        ),
+        (
+            "orders?select=*,users(*)",
+            300,
+            "PGRST201",
+            "'users!orders_buyer_fkey', 'users!orders_seller_fkey'",
+        ),
+        (
+            "orders?select=*&users.name=eq.x",
+            400,
+            "PGRST108",
+            "'select' query parameter",
+        ),
+        (
+            "orders?select=*&order=users(name)",
+            400,
+            "PGRST108",
+            "'select' query parameter",
+        ),
+        (
+            "cities?select=*,users(*)&order=users(name)",
+            400,
+            "PGRST118",
+            "many-to-one",
+        ),
+        (
+            "cities?select=*,users(*)&users=eq.1",
+            400,
+            "PGRST120",
+            "is null",
+        ),
+        (
+            "cities?select=*,...users(name)",
+            400,
+            "PGRST127",
+            "an array",
+        ),
+        (
+            "cities?select=count(),users(name)",
+            400,
+            "PGRST127",
+            "within the embed",
+        ),
+        (
+            "users?select=*,cities(nome)",
+            400,
+            "42703",
+            "did you mean \"name\"?",
+        ),
+        (
+            "users?select=*,cities(name)&cities.nome=eq.1",
+            400,
+            "42703",
+            "did you mean \"name\"?",
+        ),
+        (
+            "users?select=user_id,name:cities(name),name",
+            400,
+            "PGRST100",
+            "another name",
+        ),
+        (
+            "users?select=user_id,cities(name)&cities.limit=x",
+            400,
+            "PGRST100",
+            "limit",
+        ),
     ] {
         let answer = bench.get(&format!("/read/{query}")).await;
-        assert_eq!((answer.status.as_u16(), &*answer.code()), (status, code), "{query}: {}", answer.body);
-        assert!(answer.body.replace("\\\"", "\"").contains(part), "{query}: {}", answer.body);
+        assert_eq!(
+            (answer.status.as_u16(), &*answer.code()),
+            (status, code),
+            "{query}: {}",
+            answer.body
+        );
+        assert!(
+            answer.body.replace("\\\"", "\"").contains(part),
+            "{query}: {}",
+            answer.body
+        );
     }
     let ambiguous = bench.get("/read/orders?select=*,users(*)").await.json();
     assert_eq!(
@@ -292,7 +391,8 @@ async fn columns_of_an_embedded_row_that_is_cut_off_are_null() {
 }
 
 #[tokio::test]
-async fn an_answer_claims_no_more_than_every_embedded_read_model_has_and_its_tag_changes_with_each() {
+async fn an_answer_claims_no_more_than_every_embedded_read_model_has_and_its_tag_changes_with_each()
+{
     let bench = market().await;
     let query = "/read/orders?select=order_id,buyer(name,cities(name))";
     let fresh = async |query: &str| bench.get(query).await;
@@ -318,17 +418,26 @@ async fn an_answer_claims_no_more_than_every_embedded_read_model_has_and_its_tag
     }
     // What does not matter does not disturb it.
     let before = fresh(query).await;
-    bench.sql("update gobo.read_models set revision = revision + 1 where name = 'notes'").await;
+    bench
+        .sql("update gobo.read_models set revision = revision + 1 where name = 'notes'")
+        .await;
     assert!(same(&before).await);
 
     // A reader of its own write waits for every one of them.
     let late = fresh(&format!("{query}&min_position=35&wait=0ms")).await;
     assert_eq!(late.status, 503, "{}", late.body);
-    bench.sql("update gobo.checkpoints set position = 35 where generation = 2").await;
+    bench
+        .sql("update gobo.checkpoints set position = 35 where generation = 2")
+        .await;
     let there = fresh(&format!("{query}&min_position=35&wait=0ms")).await;
-    assert_eq!((there.status.as_u16(), there.header("gobo-position")), (200, "35"));
+    assert_eq!(
+        (there.status.as_u16(), there.header("gobo-position")),
+        (200, "35")
+    );
     // Letters of an embedded projection count.
-    bench.sql("insert into gobo.dead_letters values (2, 7, 's')").await;
+    bench
+        .sql("insert into gobo.dead_letters values (2, 7, 's')")
+        .await;
     assert_eq!(fresh(query).await.header("gobo-dead-letters"), "1");
 }
 
@@ -352,6 +461,9 @@ async fn another_generation_of_an_embedded_read_model_is_read_as_soon_as_it_is_l
         bench.publish(9, &cities);
     };
     let after = super::bench::beside(bench.get(query), other).await;
-    assert_eq!(after.json(), json!([{"user_id": "ann", "cities": {"name": "New Basel"}}]));
+    assert_eq!(
+        after.json(),
+        json!([{"user_id": "ann", "cities": {"name": "New Basel"}}])
+    );
     assert_ne!(before.header("etag"), after.header("etag"));
 }

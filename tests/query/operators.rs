@@ -312,13 +312,13 @@ async fn an_operator_on_a_type_that_it_does_not_fit_is_refused_with_what_fits() 
     check("id->=eq.1", "invalid_filter", "a key").await;
     check(
         "lines.price=eq.1",
-        "not_related",
-        "not related to \\\"lines\\\"",
+        "not_embedded",
+        "'lines' is not an embedded resource",
     )
     .await;
-    check("lines.order=price", "not_related", "references").await;
-    check("lines.not.or=(a.eq.1)", "not_related", "lines").await;
-    check("order=lines(price)", "not_related", "lines").await;
+    check("lines.order=price", "not_embedded", "select").await;
+    check("lines.not.or=(a.eq.1)", "not_embedded", "lines").await;
+    check("order=lines(price)", "not_embedded", "lines").await;
     check("select=id,lines(*)", "not_related", "character 4").await;
     check("select=txt(*)", "not_related", "without parentheses").await;
     check("select=...lines(price)", "not_related", "lines").await;

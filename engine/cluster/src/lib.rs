@@ -25,7 +25,7 @@ mod trouble;
 pub use binaries::{Binaries, find_binaries};
 pub use cluster::Cluster;
 pub use install::{Tool, install_node, install_postgresql, install_python, install_redis};
-pub use redis::RedisServer;
 pub use place::remove_data;
+pub use redis::RedisServer;
 pub use settings::{Options, PORT, ROLE};
 pub use supervise::{Signal, Supervised};

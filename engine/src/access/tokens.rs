@@ -112,7 +112,9 @@ impl Tokens {
     /// Whether the token with this id is in force, as far as is known.
     pub(super) fn has(&self, id: &str) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.as_ref().is_some_and(|known| known.by_id.contains_key(id))
+        known
+            .as_ref()
+            .is_some_and(|known| known.by_id.contains_key(id))
     }
 
     /// Reads the tokens, and gives how many there are.

@@ -121,7 +121,9 @@ async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
         Ok(Ok(response)) => {
             let response = as_problem(response).await;
             match identity {
-                Some(identity) if guard.access.is_on() => while_it_counts(&guard.access, identity, response),
+                Some(identity) if guard.access.is_on() => {
+                    while_it_counts(&guard.access, identity, response)
+                }
                 _ => response,
             }
         }

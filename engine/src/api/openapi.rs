@@ -9,12 +9,12 @@ mod models;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::{Extension, Router};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -95,7 +95,10 @@ impl Room {
     fn document(&self, viewer: &Viewer) -> Result<Document, Problem> {
         let models = self.described.catalog.models();
         let rules = self.described.access.rules();
-        let names = models.live.keys().filter(|name| rules.may_read(name, viewer));
+        let names = models
+            .live
+            .keys()
+            .filter(|name| rules.may_read(name, viewer));
         let names: BTreeSet<String> = names.cloned().collect();
         // Nothing that holds the lock can leave half a document.
         let mut made = (self.made.documents.lock()).unwrap_or_else(PoisonError::into_inner);
@@ -183,7 +186,10 @@ fn document(
     let is_guarded = described.access.is_on();
     if is_guarded {
         let schemes = components.entry("securitySchemes".to_owned()).or_default();
-        schemes.insert("token".to_owned(), json!({ "type": "http", "scheme": "bearer" }));
+        schemes.insert(
+            "token".to_owned(),
+            json!({ "type": "http", "scheme": "bearer" }),
+        );
     }
     let mut document = json!({
         "openapi": "3.1.0",

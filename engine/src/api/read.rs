@@ -234,7 +234,10 @@ fn embedded<'m>(live: &Readable, models: &'m Models, plan: &Plan<'_>) -> Vec<&'m
     let mut others: Vec<&'m Readable> = Vec::new();
     for link in plan.links().into_iter().filter(|link| link.shares_source) {
         let known = others.iter().map(|other| other.generation);
-        if known.chain([live.generation]).all(|known| known != link.generation) {
+        if known
+            .chain([live.generation])
+            .all(|known| known != link.generation)
+        {
             let other = models.live.get(&link.model.name);
             others.extend(other.map(|other| &**other));
         }
@@ -440,8 +443,7 @@ impl<'a> Ask<'a> {
             ..
         } = asked;
         let began = self.shared.board.begin(live);
-        let answer =
-            query::answer(&self.shared.pool, statement, plan, *target, *shape).await?;
+        let answer = query::answer(&self.shared.pool, statement, plan, *target, *shape).await?;
         let fresh = Arc::new(answer.freshness);
         // With rows of others it says how fresh all of them are together.
         if plan.links().is_empty() {

@@ -14,13 +14,14 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-pub use self::wait_for::Projections;
 use self::wait_for::Outcome;
+pub use self::wait_for::Projections;
 use super::body;
 use super::problem::Problem;
 use crate::event::Position;
 use crate::store::{
-    AppendError, Appended, ExpectedVersion, MAX_EVENTS_PER_APPEND, MAX_PAGE, ReadError, Store, StoredEvent,
+    AppendError, Appended, ExpectedVersion, MAX_EVENTS_PER_APPEND, MAX_PAGE, ReadError, Store,
+    StoredEvent,
 };
 
 /// The largest body of an append, unless configured otherwise.

@@ -12,7 +12,9 @@ use crate::event::{Batch, Position};
 use crate::failure::Evidence;
 use crate::read_model::ReadModel;
 use crate::read_model::rows::Rows;
-use crate::read_model::writer::{ChangeSet, Checkpoint, CommitError, DeadLetter, Manner, Phase, Writer};
+use crate::read_model::writer::{
+    ChangeSet, Checkpoint, CommitError, DeadLetter, Manner, Phase, Writer,
+};
 use crate::source::{Limits, Reader, SourceError};
 
 pub(super) struct Session<'j> {

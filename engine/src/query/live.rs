@@ -135,6 +135,7 @@ impl Draft {
             Condition::All(conditions) => Test::All(self.tests(conditions)?),
             Condition::Any(conditions) => Test::Any(self.tests(conditions)?),
             Condition::Not(condition) => Test::Not(Box::new(self.test(condition)?)),
+            Condition::Seen(rule) => self.test(rule)?,
             Condition::Compare(left, comparator, text) => self.compare(left, *comparator, text)?,
             Condition::In(left, values) => {
                 let (column, scalar) = exact(left)?;

@@ -101,7 +101,8 @@ impl<'m> Plan<'m> {
 
     /// Whether its rows have values of their own that say where a page ends.
     pub fn has_place(&self) -> bool {
-        !self.sort.is_empty() && self.sort.iter().all(|sort| sort.value().is_some())
+        let hides_rows = hides_rows(&self.conditions);
+        !self.sort.is_empty() && self.sort.iter().all(|sort| sort.has_place(hides_rows))
     }
 
     /// What leads to each embedded read model, within other embeds too.
@@ -190,10 +191,10 @@ pub fn rows<'m>(
             )
             .hint("leave offset out"));
         }
-        Some(_) if sort.iter().any(|sort| sort.value().is_none()) => {
+        Some(_) if !(sort.iter()).all(|sort| sort.has_place(hides_rows(&conditions))) => {
             return Err(Refusal::new(
                 "invalid_cursor",
-                "a cursor continues after a row's own values, and these rows are sorted by embedded ones",
+                "a cursor continues after a row's own columns, and these rows are sorted by other values",
             )
             .hint("ask for pages with limit and offset"));
         }
@@ -212,6 +213,11 @@ pub fn rows<'m>(
         embeds: embeds.into_list(),
         max_cost: limits.cost,
     })
+}
+
+/// Whether there may be rows that the reader does not see.
+fn hides_rows(conditions: &[Condition<'_>]) -> bool {
+    matches!(conditions.first(), Some(Condition::Seen(_)))
 }
 
 /// Checks a query of the one row with this key, percent-encoded as it stands in the path.

@@ -182,7 +182,9 @@ pub async fn freshness(
     let Statement { text, parameters } = statement;
     let client = pool.get().await?;
     // Prepared, unlike queries: there are as many texts as there are standings.
-    let prepared = client.prepare_cached(&text).await.map_err(classify)?;
+    let types: Vec<Type> = parameters.iter().map(type_of).collect();
+    let prepared = client.prepare_typed_cached(&text, &types).await;
+    let prepared = prepared.map_err(classify)?;
     let values: Vec<Text<'_>> = parameters.iter().map(|b| Text(b.text.as_deref())).collect();
     let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as _).collect();
     let row = client.query_opt(&prepared, &values).await;
@@ -225,16 +227,17 @@ fn fresh(row: &Row) -> Result<Freshness, Error> {
     })
 }
 
+/// Every type of the contract is built in, so its oid is known.
+fn type_of(bound: &Bound) -> Type {
+    Type::from_oid(bound.oid).unwrap_or(Type::TEXT)
+}
+
 pub(super) async fn run(pool: &Pool, statement: &Statement) -> Result<Option<Row>, Failure> {
     let client = pool.get().await?;
     let values: Vec<(Text<'_>, Type)> = statement
         .parameters
         .iter()
-        .map(|bound| {
-            // Every type of the contract is built in, so its oid is known.
-            let kind = Type::from_oid(bound.oid).unwrap_or(Type::TEXT);
-            (Text(bound.text.as_deref()), kind)
-        })
+        .map(|bound| (Text(bound.text.as_deref()), type_of(bound)))
         .collect();
     let parameters: Vec<(&(dyn ToSql + Sync), Type)> = values
         .iter()

@@ -118,7 +118,7 @@ impl Sight<'_> {
             return Ok(Vec::new());
         };
         match rule.conditions(model, claims) {
-            Ok(condition) => Ok(vec![condition]),
+            Ok(condition) => Ok(vec![Condition::Seen(Box::new(condition))]),
             Err(why) => {
                 tracing::error!(
                     model = model.name,

@@ -28,6 +28,10 @@ const PATIENCE: &str = "set local lock_timeout = '30s'";
 const FENCE: &str = "update gobo.checkpoints c set epoch = c.epoch + 1 from gobo.generations g \
                       where g.id = c.generation and g.source = $1 and g.state <> 'dropping' and c.position < $2";
 
+/// What commits changed may hold what is taken back. Whoever follows is told to read anew.
+const FORGET_CHANGES: &str =
+    "update gobo.feed set changes = null where generation = any ($1) and changes is not null";
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
@@ -105,6 +109,7 @@ pub(super) async fn redact(
     if !asked.dry_run {
         let generations: Vec<i64> = readers.iter().map(|reader| reader.generation).collect();
         redact::note_readers(&transaction, &changed, &generations).await?;
+        transaction.execute(FORGET_CHANGES, &[&generations]).await?;
         transaction.commit().await?;
         tracing::warn!(
             first,

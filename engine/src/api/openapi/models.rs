@@ -32,7 +32,7 @@ pub(super) fn paths(model: &ReadModel, tag: &str) -> [(String, Value); 2] {
     ]
 }
 
-const PAGE: [&str; 15] = [
+const PAGE: [&str; 17] = [
     "Select",
     "Order",
     "Limit",
@@ -42,6 +42,8 @@ const PAGE: [&str; 15] = [
     "Or",
     "AsOf",
     "MinPosition",
+    "MinPositionHeader",
+    "MaxLag",
     "Wait",
     "Prefer",
     "Range",
@@ -49,15 +51,21 @@ const PAGE: [&str; 15] = [
     "AcceptProfile",
     "IfNoneMatch",
 ];
-const SINGLE: [&str; 7] = [
+const SINGLE: [&str; 9] = [
     "Select",
     "AsOf",
     "MinPosition",
+    "MinPositionHeader",
+    "MaxLag",
     "Wait",
     "Prefer",
     "AcceptProfile",
     "IfNoneMatch",
 ];
+
+const LIVE: &str = "With `Accept: text/event-stream`, or `live=rows`, the rows and then their changes, for as long as the \
+    connection stands; `live=changes` gives the changes alone, `live=poll` one answer per request. `last_event_id` goes on where \
+    another stream ended.";
 
 fn parameter(name: &str) -> Value {
     json!({ "$ref": format!("#/components/parameters/{name}") })
@@ -89,6 +97,7 @@ fn rows(model: &ReadModel, tag: &str) -> Value {
             "operationId": format!("read_{name}"),
             "tags": [tag],
             "summary": summary(model, "Rows"),
+            "description": LIVE,
             "responses": responses,
         }),
     )
@@ -159,6 +168,16 @@ fn found(name: &str, about: &str, many: Many) -> Value {
         Many::All => json!({ "type": "array", "items": row }),
         Many::One => row.clone(),
     };
+    let component = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    let mut content = json!({
+        "application/json": { "schema": { "anyOf": [rows, component("WithMetadata"), component("Polled")] } },
+        "application/vnd.pgrst.object+json": { "schema": row },
+        "application/vnd.pgrst.array+json": { "schema": rows },
+        "text/csv": { "schema": { "type": "string" } },
+    });
+    if let Many::All = many {
+        content["text/event-stream"] = json!({});
+    }
     let more: &[&str] = match many {
         Many::All => &["ContentRange", "Link", "NextCursor"],
         Many::One => &[],
@@ -166,12 +185,7 @@ fn found(name: &str, about: &str, many: Many) -> Value {
     json!({
         "description": about,
         "headers": headers(more),
-        "content": {
-            "application/json": { "schema": rows },
-            "application/vnd.pgrst.object+json": { "schema": row },
-            "application/vnd.pgrst.array+json": { "schema": rows },
-            "text/csv": { "schema": { "type": "string" } },
-        },
+        "content": content,
     })
 }
 

@@ -218,11 +218,18 @@ pub(super) fn failed(failure: Failure, limits: &Limits) -> Problem {
 }
 
 fn database(error: tokio_postgres::Error) -> Problem {
-    let code = match crate::db::cause(&error) {
-        Cause::Infrastructure => None,
-        Cause::Value | Cause::Statement => error.code().cloned(),
-    };
+    let (cause, code) = (crate::db::cause(&error), error.code().cloned());
     let problem = Problem::from(error);
+    let problem = match cause {
+        Cause::Infrastructure => return problem,
+        Cause::Value => problem,
+        // Names of schemas and tables are no reader's business.
+        Cause::Statement => Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the database refuses the query; the engine's log says why",
+        ),
+    };
     match code {
         Some(code) => problem.with_sqlstate(code.code()),
         None => problem,

@@ -121,13 +121,13 @@ pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish) -> Response 
                     Manner::Rows | Manner::Changes => stream::response(live, begun),
                 };
             }
-            Err(Refused::Ended(reason)) => {
-                live.hub.stats().refetches.add(1);
-                return match wish.manner {
-                    Manner::Poll => poll::refetch(&reason),
-                    Manner::Rows | Manner::Changes => stream::refetch(&reason),
-                };
+            Err(Refused::Ended(reason)) => return refetch(live, wish.manner, &reason),
+            // Another node may have learnt of a promotion before this one; after a rollback, there is none to learn of.
+            Err(Refused::Ahead) if gone == 0 => {
+                gone += 1;
+                ask.shared.catalog.refreshed(&readable).await;
             }
+            Err(Refused::Ahead) => return refetch(live, wish.manner, &Reason::Generation),
             Err(Refused::Stopped(Stop::Failed(Failure::Gone))) if gone < MOST_GONE => {
                 gone += 1;
                 ask.shared.catalog.refreshed(&readable).await;
@@ -140,8 +140,18 @@ pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish) -> Response 
     }
 }
 
+fn refetch(live: &Live, manner: Manner, reason: &Reason) -> Response {
+    live.hub.stats().refetches.add(1);
+    match manner {
+        Manner::Poll => poll::refetch(reason),
+        Manner::Rows | Manner::Changes => stream::refetch(reason),
+    }
+}
+
 enum Refused {
     Stopped(Stop),
+    /// The id is of a generation after the one that is live here.
+    Ahead,
     /// The id leads nowhere.
     Ended(Reason),
 }
@@ -263,8 +273,7 @@ fn unsupported(what: &str, why: &str) -> Problem {
 fn known(readable: &Readable, id: &str) -> Result<(Realm, i64), Refused> {
     let (realm, at) = Realm::read(id).ok_or(Refused::Ended(Reason::UnknownId))?;
     if realm.generation > readable.generation {
-        // Another node may have learnt of a promotion before this one.
-        return Err(Failure::Gone.into());
+        return Err(Refused::Ahead);
     }
     match realm.generation == readable.generation {
         true => Ok((realm, at)),

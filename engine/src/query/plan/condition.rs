@@ -26,8 +26,30 @@ pub enum Condition<'m> {
     Is(Expression<'m>, Keyword),
     /// There are rows of an embedded read model that belong to it.
     Related(Box<Related<'m>>),
+    /// The reader may see it: what a rule says. It stands first, and what could fail is asked only where it holds.
+    Seen(Box<Condition<'m>>),
     /// Its words match, read in the way of a text search configuration.
     Search(Expression<'m>, Search, Option<&'static str>, String),
+}
+
+impl Condition<'_> {
+    /// Whether it can be asked of any row: it never fails, whatever is in the row, so it tells nothing of rows that it does
+    /// not let through.
+    pub(in crate::query) fn is_silent(&self) -> bool {
+        use Comparator::{Eq, Gt, Gte, IsDistinct, Lt, Lte, Neq};
+        match self {
+            Condition::All(conditions) | Condition::Any(conditions) => {
+                conditions.iter().all(Condition::is_silent)
+            }
+            Condition::Not(condition) | Condition::Seen(condition) => condition.is_silent(),
+            Condition::Compare(left, comparator, _) => {
+                left.column().is_some()
+                    && matches!(comparator, Eq | Neq | Gt | Gte | Lt | Lte | IsDistinct)
+            }
+            Condition::In(left, _) | Condition::Is(left, _) => left.column().is_some(),
+            Condition::Each(..) | Condition::Related(_) | Condition::Search(..) => false,
+        }
+    }
 }
 
 /// The text search configurations that PostgreSQL comes with (those of version 14 on).

@@ -41,6 +41,12 @@ impl<'m> Sort<'m> {
         }
     }
 
+    /// Whether a cursor can say where a row stands in it. A comparison with a cast could fail, and so tell of hidden rows.
+    pub(super) fn has_place(&self, hides_rows: bool) -> bool {
+        self.value()
+            .is_some_and(|value| !hides_rows || value.column().is_some())
+    }
+
     /// Whether it may be NULL.
     pub fn nullable(&self) -> bool {
         self.value().is_none_or(Expression::nullable)

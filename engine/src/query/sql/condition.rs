@@ -8,8 +8,28 @@ use crate::query::value::array;
 
 impl Builder {
     /// Conditions on the row that the table alias stands for, all of which must hold.
+    ///
+    /// PostgreSQL asks them in the order of what they cost. Behind a rule, what could fail therefore stands in a CASE: an error
+    /// would tell of a row that the reader may not see.
     pub fn all(&mut self, alias: &str, conditions: &[Condition<'_>]) -> String {
-        self.joined(alias, conditions, " and ", "true")
+        let Some((rule @ Condition::Seen(_), rest)) = conditions.split_first() else {
+            return self.joined(alias, conditions, " and ", "true");
+        };
+        let (silent, others): (Vec<_>, Vec<_>) =
+            rest.iter().cloned().partition(Condition::is_silent);
+        let mut all = self.condition(alias, rule);
+        for condition in &silent {
+            all.push_str(" and ");
+            all.push_str(&self.condition(alias, condition));
+        }
+        if !others.is_empty() {
+            let rule = self.condition(alias, rule);
+            let others = self.joined(alias, &others, " and ", "true");
+            all.push_str(&format!(
+                " and case when {rule} then ({others}) else false end"
+            ));
+        }
+        all
     }
 
     fn joined(
@@ -57,6 +77,7 @@ impl Builder {
                 format!("({} is {})", self.expression(alias, left), word(*keyword))
             }
             Condition::Related(related) => self.exists(alias, related),
+            Condition::Seen(rule) => self.condition(alias, rule),
             Condition::Search(left, search, configuration, text) => {
                 let value = self.expression(alias, left);
                 let words = self.bind(left.field.name, TEXT, text.clone());

@@ -25,7 +25,9 @@ impl Builder {
         count: Option<Count>,
     ) -> String {
         match count {
-            None | Some(Count::Planned) => "null::bigint".to_owned(),
+            None => "null::bigint".to_owned(),
+            // Not counted here, and still another text: what is kept, and tagged, goes by the text.
+            Some(Count::Planned) => "null::int8".to_owned(),
             Some(Count::Exact) => format!("(select count(*) {})", self.all_rows(plan, target)),
             Some(Count::Estimated { above }) => format!(
                 "(select count(*) from (select 1 {} limit {}) as counted)",
