@@ -201,7 +201,7 @@ pub fn rows<'m>(
         Some(text) => Some(cursor::decode(text, &model.name, &sort)?),
     };
     let limit = request.limit.unwrap_or(limits.rows).min(limits.rows);
-    embeds.few(1, limits)?;
+    embeds.few(limits)?;
     Ok(Plan {
         model,
         conditions,
@@ -255,7 +255,7 @@ pub fn row<'m>(
     let mut conditions = around.sight(model).conditions(model)?;
     conditions.extend(key_conditions(model, key, limits)?);
     conditions.extend(embeds.required()?);
-    embeds.few(1, limits)?;
+    embeds.few(limits)?;
     Ok(Plan {
         model,
         conditions,

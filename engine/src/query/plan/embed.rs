@@ -120,10 +120,10 @@ impl<'m> Embeds<'m> {
             .collect()
     }
 
-    /// Refuses more rows along a path than two levels without limits have.
-    pub(super) fn few(&self, rows: u64, limits: &Limits) -> Result<(), Refusal> {
+    /// Refuses more rows along a path, for one outer row, than two levels without limits have.
+    pub(super) fn few(&self, limits: &Limits) -> Result<(), Refusal> {
         let most = limits.rows.saturating_mul(limits.rows);
-        let many = |embed: &&Arc<Embedded<'_>>| rows.saturating_mul(embed.most) > most;
+        let many = |embed: &&Arc<Embedded<'_>>| embed.most > most;
         match self.list.iter().find(many) {
             None => Ok(()),
             Some(embed) => Err(Refusal::new(
@@ -131,7 +131,7 @@ impl<'m> Embeds<'m> {
                 format!("there could be more than {most} rows of \"{}\" and the embeds within it", embed.name),
             )
             .hint(format!(
-                "give limits whose product is smaller: limit, {0}.limit, and so on for the embeds within it",
+                "give limits whose product is smaller: {0}.limit, and so on for the embeds within it",
                 embed.name
             ))
             .at(&embed.place)),
