@@ -37,8 +37,12 @@ pub struct Limits {
     pub filters: usize,
     /// Elements of one list or array.
     pub list: usize,
-    /// Nesting of `and` and `or`, and of relations.
+    /// Nesting of `and` and `or`.
     pub depth: usize,
+    /// Nesting of embeds.
+    pub embed_depth: usize,
+    /// Tests of embeds, counted again wherever the embed that they belong to is itself tested.
+    pub embed_tests: usize,
     /// Values in one `select`, columns in one `order`.
     pub outputs: usize,
     /// Characters of one pattern, or of what is searched for.
@@ -64,6 +68,8 @@ impl Default for Limits {
             filters: 100,
             list: 1_000,
             depth: 10,
+            embed_depth: 4,
+            embed_tests: 100,
             outputs: 300,
             pattern: 1_000,
             cost: None,

@@ -337,6 +337,81 @@ async fn what_cannot_be_embedded_is_refused_as_postgrest_does() {
     assert_eq!(answer.status, 400);
 }
 
+async fn is_too_large(bench: &Bench, query: &str, part: &str) {
+    let answer = bench.get(&format!("/read/{query}")).await;
+    let problem = answer.json();
+    assert_eq!(
+        (answer.status.as_u16(), &problem["reason"]),
+        (400, &json!("query_too_large")),
+        "{query}: {}",
+        answer.body
+    );
+    assert!(answer.body.contains(part), "{query}: {}", answer.body);
+    assert!(problem["hint"].is_string(), "{query}: {}", answer.body);
+}
+
+#[tokio::test]
+async fn tests_of_embeds_that_repeat_each_other_are_refused_before_they_multiply() {
+    let bench = market().await;
+    let tests = |count: usize| {
+        let levels = ["mentor", "mentor.mentor", "mentor.mentor.mentor"];
+        let all = levels
+            .iter()
+            .map(|level| format!("&{level}=not.is.null").repeat(count));
+        all.collect::<String>()
+    };
+    let select = "users?select=user_id,mentor(mentor(mentor(user_id)))";
+    // mentor is a column too, and a filter is about the column: so the embeds have other names.
+    let named = |count| tests(count).replace("mentor", "m");
+    let select = select.replace("mentor(", "m:mentor(");
+    check(&bench, &[(&format!("{select}{}", named(1)), json!([]))]).await;
+    is_too_large(
+        &bench,
+        &format!("{select}{}", named(11)),
+        "more than 100 times",
+    )
+    .await;
+    let deep = |depth: usize| {
+        format!(
+            "users?select={}user_id{}",
+            "m:mentor(".repeat(depth),
+            ")".repeat(depth)
+        )
+    };
+    assert_eq!(bench.get(&format!("/read/{}", deep(4))).await.status, 200);
+    is_too_large(&bench, &deep(5), "deeper than 4").await;
+}
+
+#[tokio::test]
+async fn limits_along_embeds_that_could_give_too_many_rows_are_asked_for() {
+    let bench = market().await;
+    let select = "cities?select=name,users(user_id,users(user_id,orders!buyer(order_id)))";
+    is_too_large(&bench, select, "users.limit").await;
+    for query in [
+        "cities?select=name,users(user_id,orders!buyer(order_id))",
+        &format!("{select}&users.limit=10&users.users.limit=100"),
+        "orders?select=order_id,buyer(name,cities(name,users(user_id)))",
+        "cities?select=name,users(user_id,users(user_id,orders!buyer(count())))",
+    ] {
+        let answer = bench.get(&format!("/read/{query}")).await;
+        assert_eq!(answer.status, 200, "{query}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn columns_of_an_embedded_row_that_is_cut_off_are_null() {
+    let bench = market().await;
+    for part in ["limit=0", "offset=1"] {
+        let query =
+            format!("users?select=user_id,...cities(town:name)&cities.{part}&user_id=eq.ann");
+        check(
+            &bench,
+            &[(&query, json!([{"user_id": "ann", "town": null}]))],
+        )
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn an_answer_claims_no_more_than_every_embedded_read_model_has_and_its_tag_changes_with_each()
 {

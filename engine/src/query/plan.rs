@@ -168,13 +168,13 @@ pub fn rows<'m>(
     limits: &Limits,
 ) -> Result<Plan<'m>, Refusal> {
     let embeds = embed::embeds(model, around, request, limits)?;
-    let select = output::outputs(model, request.select.as_deref(), &embeds, limits)?;
+    let select = output::outputs(model, request.select.as_deref(), embeds.list(), limits)?;
     let sort = order::order(model, request, &select, &embeds, limits)?;
     let is_grouped = select.iter().any(Output::is_aggregate);
     let mut conditions = around.sight(model).conditions(model)?;
     let wanted = condition::conditions(model, &request.filters, &embeds, limits)?;
     conditions.extend(wanted);
-    conditions.extend(embeds.iter().filter_map(|embed| embed.required()));
+    conditions.extend(embeds.required()?);
     let after = match &request.cursor {
         None => None,
         Some(_) if is_grouped => {
@@ -200,15 +200,17 @@ pub fn rows<'m>(
         }
         Some(text) => Some(cursor::decode(text, &model.name, &sort)?),
     };
+    let limit = request.limit.unwrap_or(limits.rows).min(limits.rows);
+    embeds.few(limits)?;
     Ok(Plan {
         model,
         conditions,
         select,
         sort,
         after,
-        limit: request.limit.unwrap_or(limits.rows).min(limits.rows),
+        limit,
         offset: request.offset,
-        embeds,
+        embeds: embeds.into_list(),
         max_cost: limits.cost,
     })
 }
@@ -242,7 +244,7 @@ pub fn row<'m>(
         )));
     }
     let embeds = embed::embeds(model, around, request, limits)?;
-    let select = output::outputs(model, request.select.as_deref(), &embeds, limits)?;
+    let select = output::outputs(model, request.select.as_deref(), embeds.list(), limits)?;
     if select.iter().any(Output::is_aggregate) {
         return Err(Refusal::new(
             "invalid_select",
@@ -252,7 +254,8 @@ pub fn row<'m>(
     }
     let mut conditions = around.sight(model).conditions(model)?;
     conditions.extend(key_conditions(model, key, limits)?);
-    conditions.extend(embeds.iter().filter_map(|embed| embed.required()));
+    conditions.extend(embeds.required()?);
+    embeds.few(limits)?;
     Ok(Plan {
         model,
         conditions,
@@ -261,7 +264,7 @@ pub fn row<'m>(
         after: None,
         limit: 1,
         offset: 0,
-        embeds,
+        embeds: embeds.into_list(),
         // Found by the key.
         max_cost: None,
     })

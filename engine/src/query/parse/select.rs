@@ -143,11 +143,12 @@ struct Reader<'r, 'a> {
 
 impl Reader<'_, '_> {
     fn elements(&mut self, depth: usize) -> Result<Vec<Selected>, Refusal> {
-        if depth > self.limits.depth {
-            let limit = self.limits.depth;
-            return Err(self
-                .scanner
-                .refuse(format!("relations are nested deeper than {limit}")));
+        if depth > self.limits.embed_depth {
+            let limit = self.limits.embed_depth;
+            let message = format!("relations are nested deeper than {limit}");
+            return Err(Refusal::new("query_too_large", message)
+                .hint("ask for the innermost rows in a query of their own")
+                .at(&self.scanner.place()));
         }
         self.scanner.skip_blanks();
         let mut selected = Vec::new();

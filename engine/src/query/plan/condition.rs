@@ -1,8 +1,6 @@
 //! Conditions: which operator fits which type, and whether a value fits its column.
 
-use std::sync::Arc;
-
-use super::embed::{self, Embedded, Related};
+use super::embed::{self, Embeds, Related};
 use super::expression::{Expression, JSON, TEXT, expression, find};
 use crate::query::parse::{Comparator, Filter, Keyword, Literal, Name, Quantifier, Search, Test};
 use crate::query::value::{self, array};
@@ -159,7 +157,7 @@ pub fn operators(kind: ColumnType) -> Vec<&'static str> {
 pub(super) fn conditions<'m>(
     model: &'m ReadModel,
     filters: &[Filter],
-    embeds: &[Arc<Embedded<'m>>],
+    embeds: &Embeds<'m>,
     limits: &Limits,
 ) -> Result<Vec<Condition<'m>>, Refusal> {
     let one = |filter| condition(model, filter, embeds, limits);
@@ -169,7 +167,7 @@ pub(super) fn conditions<'m>(
 fn condition<'m>(
     model: &'m ReadModel,
     filter: &Filter,
-    embeds: &[Arc<Embedded<'m>>],
+    embeds: &Embeds<'m>,
     limits: &Limits,
 ) -> Result<Condition<'m>, Refusal> {
     Ok(match filter {

@@ -1,10 +1,11 @@
 //! Embedded rows of related read models: each embed is a plan of its own, tied to the row that it belongs to.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::condition::Condition;
 use super::expression::{Expression, Field, expression};
-use super::{Around, Plan};
+use super::{Around, By, Output, Plan};
 use crate::query::parse::{self, Join, Keyword, Name, Nested, Part, Request, Selected, Term, Test};
 use crate::query::relations::{self, Relation};
 use crate::query::{Limits, Place, Refusal};
@@ -23,7 +24,12 @@ pub struct Embedded<'m> {
     pub plan: Plan<'m>,
     /// The relation, as it was written.
     relation: String,
+    place: Place,
     is_inner: bool,
+    /// How many rows there can be of it, and along the longest path of embeds within it, for one row.
+    most: u64,
+    /// How many tests of embeds its plan has.
+    tests: usize,
 }
 
 /// What ties rows of a read model to those of another one.
@@ -51,23 +57,109 @@ pub struct Related<'m> {
 }
 
 impl<'m> Embedded<'m> {
-    /// The rows, however many of them are shown.
-    fn related(&self) -> Related<'m> {
-        Related {
-            link: self.link.clone(),
-            conditions: self.plan.conditions.clone(),
-        }
-    }
-
     fn is_called(&self, name: &str) -> bool {
         self.name == name || self.relation == name
     }
+}
 
-    /// The same when the row exists only with them.
-    pub(super) fn required(&self) -> Option<Condition<'m>> {
-        self.is_inner
-            .then(|| Condition::Related(Box::new(self.related())))
+/// The embeds of one `select`.
+pub(super) struct Embeds<'m> {
+    list: Vec<Arc<Embedded<'m>>>,
+    /// Tests of embeds so far, here and within.
+    tests: Cell<usize>,
+    most_tests: usize,
+}
+
+impl<'m> Embeds<'m> {
+    pub(super) fn list(&self) -> &[Arc<Embedded<'m>>] {
+        &self.list
     }
+
+    pub(super) fn into_list(self) -> Vec<Arc<Embedded<'m>>> {
+        self.list
+    }
+
+    fn find(&self, name: &str) -> Option<&Embedded<'m>> {
+        let mut embeds = self.list.iter().map(Arc::as_ref);
+        embeds.find(|embed| embed.is_called(name))
+    }
+
+    /// A test repeats all tests within the embed, so that their number could grow by a factor with each level.
+    fn spend(&self, tests: usize, place: &Place) -> Result<(), Refusal> {
+        let spent = self.tests.get().saturating_add(tests);
+        self.tests.set(spent);
+        match spent <= self.most_tests {
+            true => Ok(()),
+            false => Err(Refusal::new(
+                "query_too_large",
+                format!("embeds are tested more than {} times", self.most_tests),
+            )
+            .hint("each test of an embed repeats those within it: leave out what is asked twice")
+            .at(place)),
+        }
+    }
+
+    /// The rows of an embed, however many of them are shown.
+    fn related(&self, embed: &Embedded<'m>, place: &Place) -> Result<Related<'m>, Refusal> {
+        let conditions = &embed.plan.conditions;
+        self.spend(tests(conditions).saturating_add(1), place)?;
+        Ok(Related {
+            link: embed.link.clone(),
+            conditions: conditions.clone(),
+        })
+    }
+
+    /// The conditions of embeds without which a row is not shown.
+    pub(super) fn required(&self) -> Result<Vec<Condition<'m>>, Refusal> {
+        let inner = self.list.iter().filter(|embed| embed.is_inner);
+        inner
+            .map(|embed| {
+                let related = self.related(embed, &embed.place)?;
+                Ok(Condition::Related(Box::new(related)))
+            })
+            .collect()
+    }
+
+    /// Refuses more rows along a path, for one outer row, than two levels without limits have.
+    pub(super) fn few(&self, limits: &Limits) -> Result<(), Refusal> {
+        let most = limits.rows.saturating_mul(limits.rows);
+        let many = |embed: &&Arc<Embedded<'_>>| embed.most > most;
+        match self.list.iter().find(many) {
+            None => Ok(()),
+            Some(embed) => Err(Refusal::new(
+                "query_too_large",
+                format!("there could be more than {most} rows of \"{}\" and the embeds within it", embed.name),
+            )
+            .hint(format!(
+                "give limits whose product is smaller: {0}.limit, and so on for the embeds within it",
+                embed.name
+            ))
+            .at(&embed.place)),
+        }
+    }
+}
+
+/// How often embeds are tested in conditions.
+fn tests(conditions: &[Condition<'_>]) -> usize {
+    let of = |condition: &Condition<'_>| match condition {
+        Condition::All(inner) | Condition::Any(inner) => tests(inner),
+        Condition::Not(inner) => tests(std::slice::from_ref(inner)),
+        Condition::Related(related) => 1 + tests(&related.conditions),
+        _ => 0,
+    };
+    conditions.iter().map(of).sum()
+}
+
+/// How many rows an embed with this plan has for one row, and along the longest path within it.
+fn most(plan: &Plan<'_>) -> u64 {
+    // Nothing of it is shown, so there is nothing to count.
+    if plan.select.is_empty() {
+        return 0;
+    }
+    let is_one_group = plan.select.iter().all(Output::is_aggregate);
+    let own = if is_one_group { 1 } else { plan.limit };
+    let within = plan.embeds.iter().map(|embed| embed.most).max();
+    own.saturating_mul(within.unwrap_or(1).max(1))
 }
 
 /// The embeds of a `select`, in its order; and that nothing else is asked of what is not embedded.
@@ -76,18 +168,24 @@ pub(super) fn embeds<'m>(
     around: &Around<'m>,
     request: &Request,
     limits: &Limits,
-) -> Result<Vec<Arc<Embedded<'m>>>, Refusal> {
-    let mut embeds = Vec::new();
+) -> Result<Embeds<'m>, Refusal> {
+    let mut embeds = Embeds {
+        list: Vec::new(),
+        tests: Cell::new(0),
+        most_tests: limits.embed_tests,
+    };
     for selected in request.select.iter().flatten() {
         if let Selected::Embed(embed) = selected {
-            embeds.push(Arc::new(embedded(model, around, embed, request, limits)?));
+            let embed = embedded(model, around, embed, request, limits)?;
+            embeds.spend(embed.tests, &embed.place)?;
+            embeds.list.push(Arc::new(embed));
         }
     }
     for nested in &request.nested {
         let Some(name) = nested.relations.first() else {
             continue;
         };
-        if !embeds.iter().any(|embed| embed.is_called(&name.text)) {
+        if embeds.find(&name.text).is_none() {
             return Err(not_embedded(name));
         }
     }
@@ -125,6 +223,9 @@ fn embedded<'m>(
             ask(&mut inner, rest, &nested.part);
         }
     }
+    if is_one {
+        inner.limit = Some(inner.limit.unwrap_or(1).min(1));
+    }
     let plan = super::rows(target, around, &inner, limits)?;
     if plan.is_grouped() && is_one {
         let message = "functions over rows are not for a single row";
@@ -134,10 +235,23 @@ fn embedded<'m>(
         name,
         link: link(&relation, around),
         is_one,
+        most: most(&plan),
+        tests: all_tests(&plan),
         plan,
         relation: embed.relation.text.clone(),
+        place: embed.relation.place.clone(),
         is_inner: embed.join == Some(Join::Inner),
     })
+}
+
+/// How often embeds are tested in a plan and in those of its embeds.
+fn all_tests(plan: &Plan<'_>) -> usize {
+    let sorted = plan.sort.iter().map(|sort| match &sort.by {
+        By::Related(related, _) => 1 + tests(&related.conditions),
+        By::Value(_) | By::Output(_) => 0,
+    });
+    let within = plan.embeds.iter().map(|embed| embed.tests);
+    tests(&plan.conditions) + sorted.chain(within).sum::<usize>()
 }
 
 fn link<'m>(relation: &Relation<'m>, around: &Around<'m>) -> Link<'m> {
@@ -191,12 +305,15 @@ fn not_embedded(name: &Name) -> Refusal {
 
 /// A test of an embed as a whole: whether there are such rows.
 pub(super) fn existence<'m>(
-    embeds: &[Arc<Embedded<'m>>],
+    embeds: &Embeds<'m>,
     name: &Name,
     test: &Test,
 ) -> Option<Result<Condition<'m>, Refusal>> {
-    let embed = embeds.iter().find(|embed| embed.is_called(&name.text))?;
-    let related = Condition::Related(Box::new(embed.related()));
+    let embed = embeds.find(&name.text)?;
+    let related = match embeds.related(embed, &name.place) {
+        Ok(related) => Condition::Related(Box::new(related)),
+        Err(refusal) => return Some(Err(refusal)),
+    };
     Some(match test {
         Test::Is(Keyword::Null, _) => Ok(Condition::Not(Box::new(related))),
         Test::Is(Keyword::NotNull, _) => Ok(related),
@@ -217,14 +334,13 @@ fn bad_test(name: &str, place: &Place) -> Refusal {
 /// The value of an embedded row to sort by.
 pub(super) fn sorted<'m>(
     model: &ReadModel,
-    embeds: &[Arc<Embedded<'m>>],
+    embeds: &Embeds<'m>,
     relation: &Name,
     term: &Term,
     limits: &Limits,
 ) -> Result<(Related<'m>, Expression<'m>), Refusal> {
     let embed = embeds
-        .iter()
-        .find(|embed| embed.is_called(&relation.text))
+        .find(&relation.text)
         .ok_or_else(|| not_embedded(relation))?;
     if !embed.is_one {
         let refusal = Refusal::new(
@@ -239,5 +355,5 @@ pub(super) fn sorted<'m>(
             .at(&relation.place));
     }
     let value = expression(embed.link.model, &term.path, limits)?;
-    Ok((embed.related(), value))
+    Ok((embeds.related(embed, &relation.place)?, value))
 }

@@ -1,9 +1,8 @@
 //! The order of rows: what was asked for, completed so that no two rows are equal in it.
 
 use std::fmt;
-use std::sync::Arc;
 
-use super::embed::{self, Embedded, Related};
+use super::embed::{self, Embeds, Related};
 use super::expression::{Expression, Field, JSON, expression};
 use super::output::{Output, Source};
 use super::{find, twice};
@@ -91,7 +90,7 @@ pub(super) fn order<'m>(
     model: &'m ReadModel,
     request: &Request,
     outputs: &[Output<'m>],
-    embeds: &[Arc<Embedded<'m>>],
+    embeds: &Embeds<'m>,
     limits: &Limits,
 ) -> Result<Vec<Sort<'m>>, Refusal> {
     match outputs.iter().any(Output::is_aggregate) {
@@ -104,7 +103,7 @@ fn of_rows<'m>(
     model: &'m ReadModel,
     request: &Request,
     outputs: &[Output<'m>],
-    embeds: &[Arc<Embedded<'m>>],
+    embeds: &Embeds<'m>,
     limits: &Limits,
 ) -> Result<Vec<Sort<'m>>, Refusal> {
     let mut sort: Vec<Sort<'m>> = Vec::new();

@@ -37,7 +37,8 @@ impl Builder {
         let rows = self.tied(alias, &inner, &embedded.link, |builder| {
             builder.all(&inner, &embedded.plan.conditions)
         });
-        format!("(select {value} {rows} limit 1)")
+        let (limit, offset) = (embedded.plan.limit.min(1), embedded.plan.offset);
+        format!("(select {value} {rows} limit {limit} offset {offset})")
     }
 
     /// Whether there are such rows.
