@@ -271,7 +271,7 @@ fn malformed_queries_are_refused_with_their_place() {
     check("select=a b(", "invalid_select", 5);
     check("select=a(b", "invalid_select", 4);
     check("select=a!b!c(d)", "invalid_select", 5);
-    check("select=a(b(c(d)))", "invalid_select", 7);
+    check("select=a(b(c(d(e(f)))))", "query_too_large", 11);
     check("select=a)", "invalid_select", 2);
     check("select=\"a", "invalid_select", 1);
     check("select=a->(b", "invalid_select", 4);
