@@ -148,9 +148,9 @@ impl Writer {
             client.batch_execute("set synchronous_commit = off").await?;
         }
         while !self.stopped() {
-            // The first writer never writes in a transaction of several statements, the others seldom do not.
+            // The first writer never writes several events in one transaction, the others seldom do not.
             match self.chance.below(if self.number == 0 { 1 } else { 10 }) {
-                0 => self.insert(client).await?,
+                0 => self.alone(client).await?,
                 1 => self.copy(client).await?,
                 2 => self.savepoints(client).await?,
                 // Two writers: the server has ten slots for prepared transactions, and some outlive a crash.
@@ -192,6 +192,19 @@ impl Writer {
         }
         self.shared.committed.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// One event in a transaction of its own. A position that is drawn first is drawn in that transaction: drawn in one
+    /// before it, nothing would tell that somebody is going to use it.
+    async fn alone(&mut self, client: &Client) -> Result<(), Error> {
+        match self.style {
+            Style::Default => self.insert(client).await,
+            Style::DrawFirst => {
+                self.begin(client).await?;
+                self.insert(client).await?;
+                client.batch_execute("commit").await
+            }
+        }
     }
 
     async fn several(&mut self, client: &Client) -> Result<(), Error> {
@@ -255,7 +268,7 @@ impl Writer {
             .batch_execute(&format!("prepare transaction '{gid}'"))
             .await?;
         // The session goes on while it hangs in the air.
-        self.insert(client).await?;
+        self.alone(client).await?;
         self.pause(60).await;
         let verb = if self.chance.below(3) == 0 {
             "rollback"
