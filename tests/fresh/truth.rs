@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use gobo_tests::{Answer, Gobo, Random, Redis};
+use gobo_tests::{Answer, Gobo, Random, Redis, wait_until};
 use serde_json::{Value, json};
 
 use crate::generations::{ask, generation, generations};
@@ -178,14 +178,15 @@ fn operate(world: &World<'_>) -> usize {
             assert!([200, 409, 503].contains(&back.status), "{}", back.text());
         } else {
             let begun = generation(&ask(node, "ledger", "rebuild", json!({})).expect(202).json());
-            let is_on_its_way = || {
+            wait_until("the rebuild, or everything, to end", || {
                 let all = generations(node, "ledger");
                 let found = all.iter().find(|one| one["generation"] == begun);
-                found.is_some_and(|one| one["stage"] == "building")
-            };
-            while is_on_its_way() && !world.is_over.load(Ordering::SeqCst) {
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
+                let is_building = found.is_some_and(|one| one["stage"] == "building");
+                match is_building && !world.is_over.load(Ordering::SeqCst) {
+                    true => Err(all.clone()),
+                    false => Ok(()),
+                }
+            });
         }
         switches += 1;
     }

@@ -80,7 +80,7 @@ impl Table {
                 thousands(rate.per_second)
             )
         };
-        let (beside, ours) = ways.split_at(2);
+        let (beside, ours) = ways.split_at(3);
         for (way, rate) in ours {
             let mut what = format!("a {kind}, {way}");
             let mut result = shown(rate);
