@@ -91,7 +91,7 @@ async fn a_token_that_is_revoked_or_over_is_refused_on_every_node() {
     let made = token(
         &guarded.database,
         "short",
-        &["--role", "read", "--expires", "3s"],
+        &["--role", "read", "--expires", "20s"],
     );
     let nodes = [&guarded.gobo, &other];
     // One that was made while they run is known to both at once.

@@ -110,7 +110,7 @@ async fn unknown_paths_and_methods_are_problems() {
 async fn the_engine_ends_in_good_order_when_it_is_asked_to() {
     let database = Database::create().await;
     let mut gobo = Gobo::start(database.url(), "");
-    gobo.get("/health/ready").expect(200);
+    gobo.wait_until_ready();
     assert_eq!(gobo.terminate(), 0, "{}", gobo.log());
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gobo::query::Limits;
 use gobo::query::catalog::Head;
 
-use super::bench::{Bench, beside, model};
+use super::bench::{Bench, PATIENT, beside, model};
 
 async fn orders() -> Bench {
     let bench = Bench::new().await;
@@ -242,7 +242,7 @@ async fn the_number_of_waiting_readers_is_bounded() {
         waiters: 1,
         ..Limits::default()
     };
-    let bench = Bench::with(limits, "2s").await;
+    let bench = Bench::with(limits, PATIENT).await;
     bench.deploy(1, &model("orders", "id int4", &["id"])).await;
     let second = async {
         bench.progress.awaited(1).await;

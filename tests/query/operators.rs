@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::bench::{Bench, model};
+use super::bench::{Bench, PATIENT, model};
 
 const THINGS: &str = "id int4, n int4?, num numeric?, f8 float8?, flag bool?, txt text?, bin bytea?, uid uuid?, \
     day date?, at timestamptz?, raw json?, doc jsonb?, tags text[]?, nums int8[]?";
@@ -426,7 +426,7 @@ async fn a_query_beyond_the_cost_limit_is_refused_before_it_runs() {
         cost: Some(500),
         ..Default::default()
     };
-    let bench = Bench::with(limits, "5s").await;
+    let bench = Bench::with(limits, PATIENT).await;
     bench
         .deploy(1, &model("things", "id int4, txt text?", &["id"]))
         .await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use gobo::query::Limits;
 use serde_json::json;
 
-use super::bench::{Bench, beside, model};
+use super::bench::{Bench, PATIENT, beside, model};
 
 #[tokio::test]
 async fn a_row_is_found_by_its_percent_encoded_key() {
@@ -179,7 +179,7 @@ async fn rows_with_too_many_bytes_are_refused() {
         answer_bytes: 1_000,
         ..Limits::default()
     };
-    let bench = Bench::with(limits, "2s").await;
+    let bench = Bench::with(limits, PATIENT).await;
     bench
         .deploy(1, &model("texts", "id int4, t text", &["id"]))
         .await;
