@@ -228,6 +228,13 @@ async fn a_kept_generation_that_was_told_to_stop_catches_up_before_it_is_live_ag
         .expect(202)
         .json();
     wait_for_stage(&scene.gobo, "ledger", generation(&begun), "live");
+    wait_until("the kept generation to be paused and released", || {
+        let all = generations(&scene.gobo, "ledger");
+        match all[0]["state"] == "paused" && all[0]["owner"].is_null() {
+            true => Ok(()),
+            false => Err(all),
+        }
+    });
     let more = *scene.append(&bookings(5, 40)).await.last().unwrap();
     scene.wait_for("ledger", more);
     let kept = &generations(&scene.gobo, "ledger")[0];

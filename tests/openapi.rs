@@ -185,7 +185,7 @@ fn ask_everything(gobo: &Gobo, wanted: &[&str]) {
                 "none",
                 "--no-color",
             ])
-            .args(["--continue-on-failure", "--request-timeout", "10"])
+            .args(["--continue-on-failure", "--request-timeout", "60"])
             .current_dir(gobo.folder()),
     );
     println!("{output}");
