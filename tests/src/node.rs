@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::build::workspace;
+use crate::wait::try_thrice;
 
 /// A copy of a folder, a path from the workspace's root, with the packages that its `package-lock.json` names. They are
 /// installed when they are not there yet, and again when the folder changes.
@@ -38,7 +39,8 @@ pub fn node_folder(source: &str) -> PathBuf {
             let name = file.file_name().expect("a file's name");
             fs::write(folder.join(name), read(file)).expect("copy a file");
         }
-        install(&folder);
+        gobo_cluster::install_node().expect("Node.js with npm for the tests");
+        try_thrice(|| install(&folder));
         fs::write(&complete, "").expect("mark the folder of npm packages");
     }
     folder
@@ -48,16 +50,17 @@ fn read(file: &Path) -> Vec<u8> {
     fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-fn install(folder: &Path) {
-    gobo_cluster::install_node().expect("Node.js with npm for the tests");
+fn install(folder: &Path) -> Result<(), String> {
     let mut npm = Command::new("npm");
     npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
     let output = npm.current_dir(folder).output().expect("npm can be run");
-    assert!(
-        output.status.success(),
-        "npm ci in {}: {}{}",
-        folder.display(),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "npm ci in {}: {}{}",
+            folder.display(),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )),
+    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::build::workspace;
+use crate::wait::try_thrice;
 
 /// The interpreter of a virtual environment that has the packages of a requirements file, a path from the workspace's root.
 /// It is made when it is not there yet, and again when the file changes.
@@ -28,8 +29,9 @@ pub fn python_venv(requirements: &str) -> PathBuf {
         let python3 = gobo_cluster::install_python().expect("Python for the tests");
         run(Command::new(python3.program)
             .args(["-m", "venv"])
-            .arg(&venv));
-        run(pip(&python).arg("-r").arg(&requirements));
+            .arg(&venv))
+        .unwrap_or_else(|wrong| panic!("{wrong}"));
+        try_thrice(|| run(pip(&python).arg("-r").arg(&requirements)));
         fs::write(&complete, "").expect("mark the virtual environment");
     }
     python
@@ -47,14 +49,16 @@ fn pip(python: &Path) -> Command {
     command
 }
 
-fn run(command: &mut Command) {
+fn run(command: &mut Command) -> Result<(), String> {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "{command:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )),
+    }
 }
