@@ -407,6 +407,7 @@ impl Parts {
             .pool("feed", FEED_SESSIONS, &bounded(&timeout));
         let bounds = feed::Bounds {
             subscribers: live.max_subscribers,
+            each: live.max_subscribers_each,
             queue_bytes: live.queue_bytes,
         };
         let progress = self.progress.clone();

@@ -24,7 +24,7 @@ const ORDERS: u64 = 1_000;
 /// Users to whom they belong.
 const USERS: u64 = 200;
 /// Connections that append. Each waits for its own answers; the schedule waits for none.
-const CONNECTIONS: usize = 16;
+const CONNECTIONS: usize = 32;
 /// Connections that are opened at the same time.
 pub(super) const OPENERS: usize = 8;
 /// How long a follower may take to be told of what was appended last.
@@ -77,6 +77,9 @@ struct Run {
     whole: Vec<Duration>,
     /// Until everybody had the rows to begin with.
     opened: Duration,
+    /// Changes per second, as many as there were; and what subscribers were told of them.
+    changes: f64,
+    told: f64,
     /// Processor time per second.
     engine: f64,
     postgres: f64,
@@ -282,6 +285,10 @@ fn load(
             run.delays.push(at.saturating_duration_since(*answered));
             run.whole.push(at.saturating_duration_since(*due));
         }
+        (run.changes, run.told) = (
+            appended.len() as f64 / seconds,
+            run.delays.len() as f64 / seconds,
+        );
         run.delays.sort_unstable();
         run.whole.sort_unstable();
         Ok(run)
@@ -436,7 +443,7 @@ pub(super) struct Middle {
     pub(super) engine: f64,
     pub(super) postgres: f64,
     pub(super) peak_bytes: u64,
-    /// Changes that subscribers were told.
+    pub(super) changes: f64,
     pub(super) told: f64,
 }
 
@@ -462,7 +469,8 @@ impl Middle {
                 .filter_map(|run| run.peak_bytes)
                 .max()
                 .unwrap_or(0),
-            told: figure(&|run| run.delays.len() as f64),
+            changes: figure(&|run| run.changes),
+            told: figure(&|run| run.told),
         }
     }
 }

@@ -133,10 +133,9 @@ impl Table {
             format!("without subscribers: {} MiB", none.peak_bytes >> 20),
             format!("{:.2}", many.peak_bytes as f64 / none.peak_bytes as f64),
         ]);
-        let told = many.told / options.seconds as f64;
         self.single(
-            format!("{with}: changed rows told, over all"),
-            format!("{}/s", thousands(told)),
+            format!("{with}: changes made, and rows told of them, over all"),
+            format!("{:.0}/s, {}/s", many.changes, thousands(many.told)),
         );
         self.single(
             format!("{with}: until all had their rows to begin with, {OPENERS} at a time"),
