@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{Ask, Asked, MOST_GONE, Stop, errors};
+use super::{Ask, Asked, MOST_GONE, Stop};
 use crate::api::problem::Problem;
 use crate::feed::{self, End, Event, Hub, Place, Question, Realm, Reason, Subscription};
 use crate::query::catalog::{Models, Readable};
@@ -132,10 +132,7 @@ pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish) -> Response 
                 gone += 1;
                 ask.shared.catalog.refreshed(&readable).await;
             }
-            Err(Refused::Stopped(Stop::Failed(failure))) => {
-                return errors::failed(failure, &ask.shared.limits).into_response();
-            }
-            Err(Refused::Stopped(Stop::Refused(problem))) => return problem.into_response(),
+            Err(Refused::Stopped(stop)) => return stop.response(&ask.shared.limits),
         }
     }
 }
@@ -171,7 +168,7 @@ async fn begin(
 ) -> Result<Begun, Refused> {
     let models = ask.shared.catalog.models();
     let asked = checked(ask, readable, &models)?;
-    let readers = &ask.shared.pool;
+    let readers = &ask.shared.sessions;
     let (realm, at, first) = match (&wish.id, wish.manner) {
         (Some(id), _) => {
             let (realm, at) = known(readable, id)?;
@@ -311,7 +308,7 @@ async fn rows(
     };
     let (plan, target) = (&asked.plan, asked.target);
     let statement = sql::rows(plan, target, shape);
-    let answer = query::answer(&ask.shared.pool, &statement, plan, target, shape).await?;
+    let answer = query::answer(&ask.shared.sessions, &statement, plan, target, shape).await?;
     if answer
         .page
         .total
