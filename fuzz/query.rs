@@ -191,7 +191,6 @@ impl Harness {
             generation: 1,
             standing: Standing::Live,
             schema: "gobo_g1",
-            min_position: request.min_position,
             answer_bytes: self.limits.answer_bytes,
         };
         let shapes = [

@@ -114,7 +114,7 @@ impl Bench {
         let pokes = Arc::new(AtomicUsize::new(0));
         let poked = pokes.clone();
         let (age, ages) = watch::channel(Some(Duration::from_millis(1_500)));
-        let pool = database.pool("reader", 4, &settings);
+        let pool = database.sessions("reader", 4, &settings);
         let looks = Looks {
             // Rows are changed by SQL here, of which no node knows.
             max_age: Duration::ZERO,

@@ -315,6 +315,40 @@ async fn a_reader_who_has_the_rows_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_star_stands_for_whatever_there_is() {
+    let bench = orders().await;
+    commit(&bench, 11).await;
+    let ask = async |uri: &str| bench.send("GET", uri, &[("if-none-match", "*")]).await;
+    for uri in ["/read/orders", "/read/orders?id=eq.5", "/read/orders/11"] {
+        let plain = bench.get(uri).await;
+        let answer = ask(uri).await;
+        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (304, ""));
+        assert_eq!(answer.header("etag"), plain.header("etag"));
+    }
+    assert_eq!(ask("/read/orders/12").await.status, 404);
+    assert_eq!(ask("/read/orders?nothing=eq.1").await.status, 400);
+}
+
+#[tokio::test]
+async fn a_column_that_is_added_shows_in_an_address_that_was_asked_before() {
+    let bench = orders().await;
+    commit(&bench, 11).await;
+    let ask = async |tag: &str| {
+        let headers = [("if-none-match", tag)];
+        bench.send("GET", "/read/orders", &headers).await
+    };
+    let tag = bench.get("/read/orders").await.header("etag").to_owned();
+    assert_eq!(ask(&tag).await.status, 304);
+    bench
+        .sql("alter table gobo_g1.orders add note text default 'new'")
+        .await;
+    bench.publish(1, &model("orders", "id int4, note text?", &["id"]));
+    let changed = ask(&tag).await;
+    assert_eq!(changed.status, 200);
+    assert_eq!(changed.json()[0]["note"], "new");
+}
+
+#[tokio::test]
 async fn the_body_says_what_the_headers_say_where_that_is_preferred() {
     let bench = orders().await;
     bench.head.send_replace(Head { safe: 11, head: 12 });
