@@ -37,7 +37,11 @@ async fn a_query_ends_when_its_reader_goes_away_and_the_next_readers_are_answere
     let last = *scene.append(&[event]).await.last().unwrap();
     scene.wait_for("ledger", last);
     let generation = scene.status("ledger")["generation"].clone();
-    let sql = connect(scene.database.url()).await;
+    // Within a transaction, what sessions do is as it was at the first look.
+    let (sql, eye) = (
+        connect(scene.database.url()).await,
+        connect(scene.database.url()).await,
+    );
     // Neither memory nor a look at the checkpoint knows these rows.
     let paths: Vec<String> = (1..=6)
         .map(|n| format!("/read/accounts?balance=lt.{}", n % 2 + 1_000))
@@ -49,9 +53,9 @@ async fn a_query_ends_when_its_reader_goes_away_and_the_next_readers_are_answere
     for path in &paths {
         let mut reader = TcpStream::connect(&address).unwrap();
         write!(reader, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
-        wait_for_blocked(&sql, 1).await;
+        wait_for_blocked(&eye, 1).await;
         drop(reader);
-        wait_for_blocked(&sql, 0).await;
+        wait_for_blocked(&eye, 0).await;
     }
     sql.batch_execute("rollback").await.unwrap();
     for path in paths.iter().cycle().take(30) {
