@@ -186,6 +186,7 @@ fn ask_everything(gobo: &Gobo, wanted: &[&str]) {
                 "--no-color",
             ])
             .args(["--continue-on-failure", "--request-timeout", "60"])
+            .env("SCHEMATHESIS_HOOKS", workspace().join("tests/openapi/hooks.py"))
             .current_dir(gobo.folder()),
     );
     println!("{output}");

@@ -2,6 +2,7 @@
 
 mod feed;
 mod ingest;
+mod tls;
 
 use gobo_tests::{Database, Gobo, Persistence, Redis, own_redis, wait_until};
 

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use gobo_tests::{Answer, Gobo, PATIENCE, Random, Redis};
+use gobo_tests::{Answer, Gobo, PATIENCE, Random, Redis, wait_until};
 use serde_json::{Value, json};
 
 use crate::generations::{ask, generation, generations};
@@ -201,14 +201,15 @@ fn operate(world: &World<'_>) {
             let is_known = [200, 202].contains(&begun.status);
             assert!(is_known, "{}", begun.text());
             let begun = generation(&begun.json());
-            let is_on_its_way = || {
+            wait_until("the rebuild, or everything, to end", || {
                 let all = generations(node, "ledger");
                 let found = all.iter().find(|one| one["generation"] == begun);
-                found.is_some_and(|one| one["stage"] == "building")
-            };
-            while is_on_its_way() && !world.is_over.load(Ordering::SeqCst) {
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
+                let is_building = found.is_some_and(|one| one["stage"] == "building");
+                match is_building && !world.is_over.load(Ordering::SeqCst) {
+                    true => Err(all.clone()),
+                    false => Ok(()),
+                }
+            });
         }
         world.switches.fetch_add(1, Ordering::SeqCst);
     }

@@ -121,3 +121,46 @@ async fn an_event_that_could_not_be_processed_is_named() {
         json!([body["position"]])
     );
 }
+
+#[tokio::test]
+async fn the_command_that_appends_waits_as_well() {
+    let scene = Scene::new("", &["ledger", "page-views"]).await;
+    let append = |more: &[&str]| {
+        let command = ["append", "a", "Booked", r#"{"amount": 5}"#];
+        let output = scene.gobo.command(&[&command, more].concat());
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed).into_owned();
+        (output.status.code(), printed)
+    };
+    for n in 1..=5 {
+        let (code, printed) = append(&["--wait-for", "accounts,page-views"]);
+        assert_eq!(code, Some(0), "{printed}");
+        assert!(printed.contains("ledger has passed "), "{printed}");
+        assert!(printed.contains("page-views has passed "), "{printed}");
+        assert_eq!(balance(&scene), 5 * n);
+    }
+    // Nothing is appended where nothing can be waited for.
+    let (code, printed) = append(&["--wait-for", "leger"]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("did you mean \"ledger\"?"), "{printed}");
+    let (code, printed) = append(&["--wait", "2s"]);
+    assert_eq!(code, Some(2), "{printed}");
+    let events = "select count(*) from gobo.events";
+    assert_eq!(scene.database.query_i64(events).await, 5);
+    // Late is not lost, and has a code of its own.
+    ask(&scene.gobo, "ledger", "pause", json!({})).expect(200);
+    wait_until("the loop to end", || {
+        match scene.gobo.log().contains("the loop has ended") {
+            true => Ok(()),
+            false => Err(scene.gobo.log()),
+        }
+    });
+    let (code, printed) = append(&["--wait-for", "page-views,ledger", "--wait", "300ms"]);
+    assert_eq!(code, Some(3), "{printed}");
+    assert!(
+        printed.contains("not passed in time: ledger is at "),
+        "{printed}"
+    );
+    assert!(printed.contains("page-views has passed "), "{printed}");
+    assert_eq!(scene.database.query_i64(events).await, 6);
+}
