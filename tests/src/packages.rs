@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::build::workspace;
-use crate::wait::try_thrice;
 
 /// The interpreter of a virtual environment that has the packages of a requirements file, a path from the workspace's root.
 /// It is made when it is not there yet, and again when the file changes.
@@ -14,17 +13,13 @@ pub fn python_venv(requirements: &str) -> PathBuf {
     let requirements = workspace().join(requirements);
     let venv = installed("python", &[requirements.as_path()], |venv| {
         let python3 = gobo_cluster::install_python().expect("Python for the tests");
-        try_thrice(|| {
-            run(Command::new(&python3.program)
-                .args(["-m", "venv"])
-                .arg(venv))
-        });
-        try_thrice(|| {
-            run(Command::new(venv.join("bin/python"))
+        run(Command::new(python3.program).args(["-m", "venv"]).arg(venv));
+        download(
+            Command::new(venv.join("bin/python"))
                 .args(["-m", "pip", "install", "--quiet"])
                 .args(["--disable-pip-version-check", "-r"])
-                .arg(&requirements))
-        });
+                .arg(&requirements),
+        );
     });
     venv.join("bin/python")
 }
@@ -46,11 +41,11 @@ pub fn node_folder(source: &str) -> PathBuf {
             fs::write(folder.join(name), read(file)).expect("copy a file");
         }
         gobo_cluster::install_node().expect("Node.js with npm for the tests");
-        try_thrice(|| {
-            run(Command::new("npm")
+        download(
+            Command::new("npm")
                 .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-                .current_dir(folder))
-        });
+                .current_dir(folder),
+        );
     })
 }
 
@@ -83,7 +78,22 @@ fn read(file: &Path) -> Vec<u8> {
     fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+/// Runs what asks the network, which fails now and then: up to three times.
+fn download(command: &mut Command) {
+    for _ in 0..2 {
+        match attempt(command) {
+            Ok(()) => return,
+            Err(wrong) => eprintln!("once more, since {wrong}"),
+        }
+    }
+    run(command);
+}
+
+fn run(command: &mut Command) {
+    attempt(command).unwrap_or_else(|wrong| panic!("{wrong}"));
+}
+
+fn attempt(command: &mut Command) -> Result<(), String> {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));

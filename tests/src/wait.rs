@@ -36,17 +36,6 @@ pub async fn wait_for<T, Seen: Debug>(
     }
 }
 
-/// Does what asks the network, which fails now and then, up to three times. Gives up with what was wrong the last time.
-pub(crate) fn try_thrice(mut attempt: impl FnMut() -> Result<(), String>) {
-    for _ in 0..2 {
-        match attempt() {
-            Ok(()) => return,
-            Err(wrong) => eprintln!("once more, since {wrong}"),
-        }
-    }
-    attempt().unwrap_or_else(|wrong| panic!("{wrong}"));
-}
-
 fn give_up<Seen: Debug>(what: &str, seen: &Seen) -> ! {
     panic!("waited {PATIENCE:?} for {what}; last seen: {seen:#?}")
 }
