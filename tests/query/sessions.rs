@@ -41,7 +41,7 @@ async fn what_is_asked_again_is_kept_prepared_and_no_more_than_a_bounded_number(
         ask(n).await;
         ask(n).await;
         let kept = kept(&sessions, "as kept").await;
-        assert!(kept <= 65, "{kept}");
+        assert!(kept <= 33, "{kept}");
     }
 }
 

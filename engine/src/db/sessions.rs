@@ -14,8 +14,9 @@ use tokio_postgres::{CancelToken, Error, Row};
 
 use super::Tls;
 
-/// How many statements a session keeps. Beyond, it forgets all of them: what is asked often is soon there again.
-const MOST_PREPARED: usize = 64;
+/// How many statements a session keeps, each of which takes the server some 200 kB. Beyond, it forgets all of them: what is
+/// asked often is soon there again.
+const MOST_PREPARED: usize = 32;
 /// How many texts are remembered as asked for.
 const REMEMBERED: usize = 1_024;
 
