@@ -185,8 +185,11 @@ fn ask_everything(gobo: &Gobo, wanted: &[&str]) {
                 "none",
                 "--no-color",
             ])
-            .args(["--continue-on-failure", "--request-timeout", "10"])
-            .env("SCHEMATHESIS_HOOKS", workspace().join("tests/openapi/hooks.py"))
+            .args(["--continue-on-failure", "--request-timeout", "60"])
+            .env(
+                "SCHEMATHESIS_HOOKS",
+                workspace().join("tests/openapi/hooks.py"),
+            )
             .current_dir(gobo.folder()),
     );
     println!("{output}");

@@ -22,7 +22,7 @@ async fn whoever_waited_reads_the_effect_without_asking_for_a_position() {
     for n in 1..=20 {
         let answer = append(
             &scene,
-            "?wait_for=ledger,page-views",
+            "?wait_for=ledger,page-views&wait=30s",
             json!({ "amount": 1 }),
         );
         let answer = answer.expect(200);
@@ -41,7 +41,8 @@ async fn whoever_waited_reads_the_effect_without_asking_for_a_position() {
         }
     }
     // A read model stands for its projection.
-    let answer = append(&scene, "?wait_for=accounts,ledger", json!({ "amount": 1 }));
+    let query = "?wait_for=accounts,ledger&wait=30s";
+    let answer = append(&scene, query, json!({ "amount": 1 }));
     let waited_for = answer.expect(200).json()["waited_for"].clone();
     assert_eq!(waited_for.as_array().unwrap().len(), 1);
     assert_eq!(waited_for[0]["projection"], "ledger");
@@ -94,7 +95,7 @@ async fn an_append_that_is_not_passed_in_time_has_happened_and_says_so() {
             false => Err(scene.gobo.log()),
         }
     });
-    let query = "?wait_for=page-views,ledger&wait=300ms";
+    let query = "?wait_for=page-views,ledger&wait=10s";
     let answer = append(&scene, query, json!({ "amount": 5 })).expect(202);
     let body = answer.json();
     assert_eq!(body["events"].as_array().unwrap().len(), 1);
@@ -104,14 +105,15 @@ async fn an_append_that_is_not_passed_in_time_has_happened_and_says_so() {
     // What the client does then: it waits with the position, and appends nothing again.
     ask(&scene.gobo, "ledger", "resume", json!({})).expect(200);
     let position = answer.header("gobo-position").unwrap();
-    let path = format!("/read/accounts/a?min_position={position}&wait=20s");
+    let path = format!("/read/accounts/a?min_position={position}&wait=30s");
     assert_eq!(scene.gobo.get(&path).expect(200).json()["balance"], 5);
 }
 
 #[tokio::test]
 async fn an_event_that_could_not_be_processed_is_named() {
     let scene = Scene::new("[projections.ledger]\npolicy = \"park\"\n", &["ledger"]).await;
-    let answer = append(&scene, "?wait_for=ledger", json!({ "amount": 5, "fee": 1 }));
+    let query = "?wait_for=ledger&wait=30s";
+    let answer = append(&scene, query, json!({ "amount": 5, "fee": 1 }));
     let body = answer.expect(200).json();
     assert_eq!(body["waited_for"][0]["reached"], true);
     assert_eq!(

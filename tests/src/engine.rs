@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use xtask::serve::{Outcome, Served};
 
 use crate::build::gobo_binary;
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, wait_until};
 
 /// A running `gobo serve`. It ends when this is dropped or when the test process ends; when the test
 /// fails, the end of its log is printed.
@@ -201,6 +201,16 @@ impl Gobo {
             &[("content-type", "application/wasm")],
             &module,
         )
+    }
+
+    /// Waits until the engine says that it is ready, and returns how it says it.
+    pub fn wait_until_ready(&self) -> Answer {
+        wait_until("the engine to be ready", || {
+            match self.get("/health/ready") {
+                answer if answer.status == 200 => Ok(answer),
+                answer => Err(answer),
+            }
+        })
     }
 
     /// Runs another `gobo` command against this engine.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::build::workspace;
+use crate::wait::try_thrice;
 
 /// The interpreter of a virtual environment that has the packages of a requirements file, a path from the workspace's root.
 /// It is made when it is not there yet, and again when the file changes.
@@ -13,11 +14,17 @@ pub fn python_venv(requirements: &str) -> PathBuf {
     let requirements = workspace().join(requirements);
     let venv = installed("python", &[requirements.as_path()], |venv| {
         let python3 = gobo_cluster::install_python().expect("Python for the tests");
-        run(Command::new(python3.program).args(["-m", "venv"]).arg(venv));
-        run(Command::new(venv.join("bin/python"))
-            .args(["-m", "pip", "install", "--quiet"])
-            .args(["--disable-pip-version-check", "-r"])
-            .arg(&requirements));
+        try_thrice(|| {
+            run(Command::new(&python3.program)
+                .args(["-m", "venv"])
+                .arg(venv))
+        });
+        try_thrice(|| {
+            run(Command::new(venv.join("bin/python"))
+                .args(["-m", "pip", "install", "--quiet"])
+                .args(["--disable-pip-version-check", "-r"])
+                .arg(&requirements))
+        });
     });
     venv.join("bin/python")
 }
@@ -39,9 +46,11 @@ pub fn node_folder(source: &str) -> PathBuf {
             fs::write(folder.join(name), read(file)).expect("copy a file");
         }
         gobo_cluster::install_node().expect("Node.js with npm for the tests");
-        run(Command::new("npm")
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .current_dir(folder));
+        try_thrice(|| {
+            run(Command::new("npm")
+                .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+                .current_dir(folder))
+        });
     })
 }
 
@@ -74,14 +83,16 @@ fn read(file: &Path) -> Vec<u8> {
     fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-fn run(command: &mut Command) {
+fn run(command: &mut Command) -> Result<(), String> {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "{command:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )),
+    }
 }

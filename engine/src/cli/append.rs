@@ -20,7 +20,7 @@ Exit codes: 0 appended, 1 nothing was appended, 2 wrong usage, 3 appended, and n
 
 Examples:
   gobo append order-1 OrderCreated '{\"symbol\": \"ACME\"}'
-  gobo append order-1 OrderCreated @order.json --wait-for orders,trading_stats --wait 2s"
+  gobo append order-1 OrderCreated @order.json --wait-for orders,trading-stats --wait 2s"
 )]
 pub struct AppendArgs {
     /// The stream's id.
@@ -46,7 +46,7 @@ pub struct AppendArgs {
     /// A JSON array of events instead: `[{"type", "data", "metadata"?, "event_id"?, "occurred_at"?}]`; `-` for standard input.
     #[arg(long, value_name = "EVENTS.json", conflicts_with = "kind")]
     pub file: Option<String>,
-    /// Projections, or read models of theirs, that must have passed the events: `orders,trading_stats`.
+    /// Projections, or read models of theirs, that must have passed the events: `orders,trading-stats`.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub wait_for: Vec<String>,
     /// For how long to wait, such as 2s or 500ms; 5s, unless given. The engine's api.max_wait_ms is the most.

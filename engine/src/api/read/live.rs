@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{Ask, Asked, MOST_GONE, Stop, errors};
+use super::{Ask, Asked, MOST_GONE, Stop};
 use crate::api::problem::Problem;
 use crate::feed::{self, End, Event, Full, Hub, Place, Question, Realm, Reason, Subscription};
 use crate::query::catalog::{Models, Readable};
@@ -129,10 +129,7 @@ pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish, reader: &str
             }
             Err(Refused::Ended(reason)) => return ended(live, wish.manner, reason),
             Err(Refused::Ahead) => return ended(live, wish.manner, Reason::Generation),
-            Err(Refused::Stopped(Stop::Failed(failure))) => {
-                return errors::failed(failure, &ask.shared.limits).into_response();
-            }
-            Err(Refused::Stopped(Stop::Refused(problem))) => return problem.into_response(),
+            Err(Refused::Stopped(stop)) => return stop.response(&ask.shared.limits),
         }
     }
 }
@@ -196,7 +193,7 @@ async fn begin(
 ) -> Result<Begun, Refused> {
     let models = ask.shared.catalog.models();
     let asked = checked(ask, readable, &models)?;
-    let readers = &ask.shared.pool;
+    let readers = &ask.shared.sessions;
     let (realm, at, first) = match (&wish.id, wish.manner) {
         (Some(id), _) => {
             let (realm, at) = known(readable, id)?;
@@ -335,7 +332,7 @@ async fn rows(
     };
     let (plan, target) = (&asked.plan, asked.target);
     let statement = sql::rows(plan, target, shape);
-    let answer = query::answer(&ask.shared.pool, &statement, plan, target, shape).await?;
+    let answer = query::answer(&ask.shared.sessions, &statement, plan, target, shape).await?;
     if answer
         .page
         .total
