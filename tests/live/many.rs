@@ -67,6 +67,62 @@ async fn five_hundred_subscribers_share_one_feed_and_each_is_told_what_is_its_ow
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_joins_between_commits_is_told_each_of_them_once() {
+    let scene = Scene::new(
+        "[engine]\nbatch_events = 1\ncommit_rows = 1\n",
+        &["raw-guest"],
+    )
+    .await;
+    let last = scene.append(&[put("a", 0, "x")]).await[0];
+    scene.wait_for("raw", last);
+    let path = "/read/raw?select=id";
+    let mut stream = Stream::open(scene.gobo.url(), path, "");
+    let from = stream.next().unwrap().data["revision"].as_i64().unwrap();
+    let url = scene.database.url().to_owned();
+    let writing = tokio::spawn(async move {
+        let database = Database::at(&url);
+        for n in 0..400 {
+            append(&database, &[put("a", n, "x")]).await;
+        }
+        append(&database, &[put("last", 0, "x")]).await;
+    });
+    // They catch up, and take their seats, while commits come.
+    let id = stream.id.clone();
+    let open = || Stream::open(scene.gobo.url(), path, &id);
+    let mut streams = vec![stream];
+    while !writing.is_finished() && streams.len() < 300 {
+        streams.push(open());
+    }
+    writing.await.unwrap();
+    let told = |stream: &mut Stream| {
+        let mut revisions = Vec::new();
+        loop {
+            let event = stream.next().unwrap();
+            assert_eq!(event.kind, "changes", "{}", event.data);
+            revisions.push(event.data["revision"].as_i64().unwrap());
+            if event.data["changes"].to_string().contains("last") {
+                return revisions;
+            }
+        }
+    };
+    let all: Vec<Vec<i64>> = streams.iter_mut().map(told).collect();
+    let sql =
+        "select revision from gobo.feed where read_model = 'raw' and revision > $1 order by 1";
+    let client = scene.database.connect().await;
+    let commits = client.query(sql, &[&from]).await.unwrap();
+    let commits: Vec<i64> = commits.iter().map(|row| row.get(0)).collect();
+    assert!(
+        commits.len() > 100 && all.len() > 50,
+        "{} {}",
+        commits.len(),
+        all.len()
+    );
+    for (number, revisions) in all.iter().enumerate() {
+        assert_eq!(revisions, &commits, "stream {number}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_read_is_dropped_with_the_reason_and_comes_back_without_a_hole() {
     // A commit for each event, however late the engine is: otherwise the last one is all that is told.
     let tables = "[live]\nqueue_bytes = 20000\n[engine]\nbatch_events = 1\ncommit_rows = 1\n";

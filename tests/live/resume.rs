@@ -50,8 +50,23 @@ async fn a_promotion_a_trimmed_feed_a_large_commit_and_a_foreign_id_ask_to_read_
     scene.database.execute("delete from gobo.feed where read_model = 'raw' and revision in (select min(revision) from gobo.feed where changes is not null)").await;
     scene.database.execute("delete from gobo.feed where read_model = 'raw' and revision < (select max(revision) from gobo.feed)").await;
     ended(&mut Stream::open(url, PATH, &before), "gone");
+    // All of it, as after a while without commits.
+    let mut stream = open();
+    scene
+        .database
+        .execute("delete from gobo.feed where read_model = 'raw'")
+        .await;
+    ended(&mut Stream::open(url, PATH, &before), "gone");
+    let mut current = Stream::open(url, PATH, &stream.id);
+    scene.append(&[put("a", 4)]).await;
+    for stream in [&mut stream, &mut current] {
+        assert_eq!(stream.next().unwrap().kind, "changes");
+    }
     // Of another history.
     ended(&mut Stream::open(url, PATH, "nonsense"), "unknown_id");
+    let (realm, revision) = current.id.rsplit_once('-').unwrap();
+    let ahead = format!("{realm}-{}", revision.parse::<i64>().unwrap() + 1_000);
+    ended(&mut Stream::open(url, PATH, &ahead), "unknown_id");
     let (_, rest) = before.split_once('-').unwrap();
     ended(
         &mut Stream::open(url, PATH, &format!("x-{rest}")),
