@@ -77,10 +77,10 @@ pub enum Failure {
         bytes: i64,
     },
     /// The planner expects the statement to cost more than is allowed.
-    #[error("the query is expected to cost {cost}, and {most} is allowed")]
+    #[error("the query is expected to cost more than the {most} that are allowed")]
     TooCostly {
-        /// What it expects.
-        cost: u64,
+        /// What it expects. Left out where rows are hidden from the reader: the planner's numbers are about them, too.
+        cost: Option<u64>,
         /// What is allowed.
         most: u64,
     },
@@ -101,7 +101,7 @@ pub async fn answer(
     shape: Shape,
 ) -> Result<Answer, Failure> {
     if let Some(most) = plan.max_cost {
-        affordable(pool, statement, most).await?;
+        affordable(pool, statement, most, plan.hides_rows()).await?;
     }
     let row = run(pool, statement).await?.ok_or(Failure::Gone)?;
     let read = || -> Result<_, Error> {
@@ -144,7 +144,12 @@ pub async fn answer(
 }
 
 /// Refuses a statement that the planner expects to cost more than `most`.
-async fn affordable(pool: &Pool, statement: &Statement, most: u64) -> Result<(), Failure> {
+async fn affordable(
+    pool: &Pool,
+    statement: &Statement,
+    most: u64,
+    hides_rows: bool,
+) -> Result<(), Failure> {
     let explain = Statement {
         text: format!("explain (format json) {}", statement.text),
         parameters: statement.parameters.clone(),
@@ -154,7 +159,10 @@ async fn affordable(pool: &Pool, statement: &Statement, most: u64) -> Result<(),
     let cost = explained[0]["Plan"]["Total Cost"].as_f64().unwrap_or(0.0);
     // A cost is never negative, and one beyond all numbers is cut to the greatest.
     match cost.ceil() as u64 {
-        cost if cost > most => Err(Failure::TooCostly { cost, most }),
+        cost if cost > most => Err(Failure::TooCostly {
+            cost: (!hides_rows).then_some(cost),
+            most,
+        }),
         _ => Ok(()),
     }
 }
