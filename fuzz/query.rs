@@ -10,12 +10,12 @@ use gobo::query::plan::Around;
 use gobo::query::rules::{ADMIN, Rules, Viewer};
 use gobo::query::sql::{Count, Lines, Shape, Statement, Target};
 use gobo::query::{Limits, Refusal, parse, plan, scan, sql};
-use gobo::read_model::{Column, ReadModel};
+use gobo::read_model::{Column, ReadModel, Reference};
 use tokio::sync::watch;
 
-/// A read model with columns of all types, and the words that its statements are made of.
+/// A read model with columns of all types, others around it, and the words that its statements are made of.
 pub(crate) struct Harness {
-    readable: Readable,
+    readable: Arc<Readable>,
     models: ByName,
     rules: Rules,
     viewer: Viewer,
@@ -23,7 +23,7 @@ pub(crate) struct Harness {
     words: BTreeSet<String>,
 }
 
-const COLUMNS: [(&str, &str); 16] = [
+const COLUMNS: [(&str, &str); 17] = [
     ("id", "int4"),
     ("flag", "bool"),
     ("i2", "int2"),
@@ -40,13 +40,22 @@ const COLUMNS: [(&str, &str); 16] = [
     ("doc", "jsonb"),
     ("tags", "text[]"),
     ("nums", "int8[]"),
+    ("up", "int4"),
+];
+
+/// Another read model, which refers to it twice.
+const NOTES: [(&str, &str); 4] = [
+    ("note", "text"),
+    ("thing", "int4"),
+    ("other", "int4"),
+    ("words", "text[]"),
 ];
 
 /// A reader's own text in the queries below. No statement may contain it.
 const MARK: &str = "zqzq";
 
 /// Queries that between them use everything a statement can contain.
-const BASELINE: [&str; 24] = [
+const BASELINE: [&str; 34] = [
     "",
     "select=*,_position,_revision,_updated_at",
     "select=zqzq:id,x:doc->zqzq,doc->>\"zqzq.\",doc->0->-1",
@@ -72,6 +81,17 @@ const BASELINE: [&str; 24] = [
     "order=txt.desc&cursor=eyJ2IjoxLCJtIjoidGhpbmdzIiwibyI6InR4dC5kZXNjLm51bGxzZmlyc3QsaWQuZGVzYyIsImsiOlsienF6cSIsIjEiXX0",
     "order=txt&cursor=eyJ2IjoxLCJtIjoidGhpbmdzIiwibyI6InR4dC5hc2MubnVsbHNsYXN0LGlkLmFzYyIsImsiOltudWxsLCIxIl19",
     "order=txt.nullsfirst&cursor=eyJ2IjoxLCJtIjoidGhpbmdzIiwibyI6InR4dC5hc2MubnVsbHNmaXJzdCxpZC5hc2MiLCJrIjpbbnVsbCwiMSJdfQ",
+    // Embeds: to one row and to many, four deep, as tests, in orders, spread, counted.
+    "select=id,zqzq:notes!thing(*),notes!others(note,words->0,x:thing::text)&zqzq.note=eq.zqzq&zqzq.order=note.desc&zqzq.limit=3&zqzq.offset=1",
+    "select=*,zqzq:up(id,txt),things(id)&things.or=(txt.eq.zqzq,flag.is.true)&zqzq.not.and=(id.gt.1,id.lt.9)",
+    "select=id,...up(zqzq:txt,x:doc->zqzq,notes!thing(count()))&order=up(txt).desc.nullslast,up(doc->>zqzq)",
+    "select=id,up!inner(),things!inner(id)&up.doc->>zqzq=match.zqzq",
+    "select=id,zqzq:up(),notes!thing()&zqzq=is.null&notes=not.is.null&or=(zqzq.is.null,not.and(notes.is.null,id.gt.1))",
+    "select=id,notes!thing(other(things(up(id))))&notes.limit=2&notes.other.things.limit=2",
+    "select=id,notes!thing!inner(other!inner(things!inner(up!inner(id))))&notes.limit=2&notes.other.things.limit=2",
+    "select=notes!thing(thing,count(),max:note.max())&notes.order=count.desc&notes.limit=5",
+    "select=id,up(up(up(up(id,txt))))&up.id=eq.1",
+    "select=up(id,...up(zqzq:id,...up(txt::text)))&up.up.txt=eq.zqzq&limit=1",
 ];
 
 const CONFIGURATIONS: &str = "simple arabic armenian basque catalan danish dutch english finnish french german greek hindi hungarian \
@@ -80,37 +100,13 @@ const CONFIGURATIONS: &str = "simple arabic armenian basque catalan danish dutch
 impl Harness {
     /// Learns the words from queries that use everything.
     pub(crate) fn new() -> Self {
-        let column = |(name, kind): (&str, &str)| Column {
-            name: name.to_owned(),
-            kind: kind.parse().expect("a type of the contract"),
-            nullable: name != "id",
-            comment: None,
-        };
+        let things = readable("things", &COLUMNS, &[("things_up_fkey", 16)]);
+        let notes = readable("notes", &NOTES, &[("notes_thing_fkey", 1), ("others", 2)]);
+        let models = [things, notes].map(|one| (one.model.name.clone(), Arc::new(one)));
+        let models = ByName::from(models);
         let mut harness = Self {
-            readable: Readable {
-                model: ReadModel {
-                    name: "things".to_owned(),
-                    comment: None,
-                    per_stream: false,
-                    key: vec![0],
-                    columns: COLUMNS.map(column).into(),
-                    indexes: Vec::new(),
-                    references: Vec::new(),
-                },
-                projection: "things".to_owned(),
-                generation: 1,
-                standing: Standing::Live,
-                schema: "gobo_g1".to_owned(),
-                source: "gobo".to_owned(),
-                upstream: Upstream {
-                    head: watch::channel(Head::default()).1,
-                    age_after: Arc::new(|_| Box::pin(async { Ok(None) })),
-                    position_at: Arc::new(|_| Box::pin(async { Ok(0) })),
-                    poke: Arc::new(|| {}),
-                },
-                slot: Slot::default(),
-            },
-            models: ByName::new(),
+            readable: models["things"].clone(),
+            models,
             rules: Rules::default(),
             viewer: Viewer {
                 roles: [ADMIN.to_owned()].into(),
@@ -119,7 +115,7 @@ impl Harness {
             limits: Limits::default(),
             words: BTreeSet::new(),
         };
-        for (name, _) in COLUMNS {
+        for (name, _) in COLUMNS.into_iter().chain(NOTES) {
             harness.words.insert(format!("\"{name}\""));
         }
         let configured = CONFIGURATIONS
@@ -195,7 +191,6 @@ impl Harness {
             generation: 1,
             standing: Standing::Live,
             schema: "gobo_g1",
-            min_position: request.min_position,
             answer_bytes: self.limits.answer_bytes,
         };
         let shapes = [
@@ -206,6 +201,45 @@ impl Harness {
         Ok(shapes
             .map(|(lines, count)| sql::rows(&plan, target, Shape { lines, count }))
             .into())
+    }
+}
+
+/// A read model with the first column as its key, and which columns refer to `things`.
+fn readable(name: &str, columns: &[(&str, &str)], references: &[(&str, usize)]) -> Readable {
+    let column = |(at, (name, kind)): (usize, &(&str, &str))| Column {
+        name: (*name).to_owned(),
+        kind: kind.parse().expect("a type of the contract"),
+        nullable: at > 0,
+        comment: None,
+    };
+    let reference = |(name, column): &(&str, usize)| Reference {
+        name: (*name).to_owned(),
+        columns: vec![*column],
+        target: "things".to_owned(),
+        target_columns: None,
+    };
+    Readable {
+        model: ReadModel {
+            name: name.to_owned(),
+            comment: None,
+            per_stream: false,
+            key: vec![0],
+            columns: columns.iter().enumerate().map(column).collect(),
+            indexes: Vec::new(),
+            references: references.iter().map(reference).collect(),
+        },
+        projection: name.to_owned(),
+        generation: 1,
+        standing: Standing::Live,
+        schema: "gobo_g1".to_owned(),
+        source: "gobo".to_owned(),
+        upstream: Upstream {
+            head: watch::channel(Head::default()).1,
+            age_after: Arc::new(|_| Box::pin(async { Ok(None) })),
+            position_at: Arc::new(|_| Box::pin(async { Ok(0) })),
+            poke: Arc::new(|| {}),
+        },
+        slot: Slot::default(),
     }
 }
 

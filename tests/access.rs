@@ -89,7 +89,7 @@ fn basic(token: &str) -> String {
 }
 
 /// Runs `gobo token`.
-fn token_command(database: &Database, arguments: &[&str]) -> Output {
+pub(crate) fn token_command(database: &Database, arguments: &[&str]) -> Output {
     let mut command = Command::new(gobo_binary());
     command
         .arg("token")
@@ -99,7 +99,7 @@ fn token_command(database: &Database, arguments: &[&str]) -> Output {
 }
 
 /// Makes a token, which is all that is printed.
-fn token(database: &Database, name: &str, arguments: &[&str]) -> String {
+pub(crate) fn token(database: &Database, name: &str, arguments: &[&str]) -> String {
     let made = token_command(database, &[&["new", "--name", name], arguments].concat());
     assert!(made.status.success(), "{made:?}");
     let printed = String::from_utf8(made.stdout).unwrap();
@@ -144,7 +144,7 @@ fn jwt_of(header: &Value, claims: &Value, signed: Signed<'_>) -> String {
 }
 
 /// The same with HS256 and the secret of these tests, valid for an hour, for the audience "gobo".
-fn jwt_for(mut claims: Value) -> String {
+pub(crate) fn jwt_for(mut claims: Value) -> String {
     if claims.get("exp").is_none() {
         claims["exp"] = json!(now() + 3_600);
     }
@@ -156,7 +156,7 @@ fn jwt_for(mut claims: Value) -> String {
     )
 }
 
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     i64::try_from(since.unwrap().as_secs()).unwrap()
 }

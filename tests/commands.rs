@@ -24,7 +24,9 @@ fn between<'t>(text: &'t str, before: &str, after: &str) -> Option<&'t str> {
 async fn logs_are_followed_line_by_line_also_over_an_outage() {
     let mut cluster = Cluster::start(Options::ephemeral()).unwrap();
     let database = Database::create_in(&cluster).await;
-    let scene = Scene::over(database, "", &["raw-guest"]);
+    // What was shown is not to be lost with the server.
+    let durable = "[engine]\nsynchronous_commit = true\n";
+    let scene = Scene::over(database, durable, &["raw-guest"]);
     let mut position = scene.append(&[said("early")]).await[0];
     scene.wait_for("raw", position);
     let arguments = ["logs", "raw", "--follow", "--url", scene.gobo.url()];

@@ -263,7 +263,7 @@ async fn a_skipped_event_is_named_and_its_late_retry_marks_the_generation_as_div
     let skipped = [(positions[1], "a", "skipped")];
     scene.wait_for_letters("ledger", &skipped);
     assert_eq!(history(&scene, "a").await, " 1-0 3-0");
-    let asked = format!("/read/accounts?min_position={}", positions[2]);
+    let asked = format!("/read/accounts?min_position={}&wait=30s", positions[2]);
     let named = format!("1; positions=\"{}\"", positions[1]);
     let answer = scene.gobo.get(&asked).expect(200);
     assert_eq!(answer.header("gobo-dead-letters"), Some(named.as_str()));

@@ -239,7 +239,7 @@ async fn a_plugin_that_this_engine_cannot_load_fails_alone() {
     let reason = status["error"]["message"].as_str().unwrap();
     assert!(reason.contains("cannot load"), "{reason}");
     gobo.get("/read/sound").expect(200);
-    gobo.get("/health/ready").expect(200);
+    gobo.wait_until_ready();
 }
 
 #[tokio::test]

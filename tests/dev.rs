@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gobo_cluster::Supervised;
 use gobo_cluster::supervise::Task;
-use gobo_tests::{Database, Signal, gobo_binary, wait_until, workspace};
+use gobo_tests::{Database, PATIENCE, Signal, gobo_binary, wait_until, workspace};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -37,8 +37,11 @@ impl Crate {
         self.folder.path().join(name)
     }
 
+    /// As most editors do it, so that nobody reads half of it.
     fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path(name), text).unwrap();
+        let beside = self.path(&format!("{name}.tmp"));
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, self.path(name)).unwrap();
     }
 
     /// A program of its own, in the folder `bin`.
@@ -223,12 +226,7 @@ async fn a_saved_source_shows_in_the_rows_and_one_that_does_not_compile_leaves_t
     plugin.count(1000);
     dev.wait_for("building page-views ...", builds + 2);
     dev.process.signal(Signal::Int).unwrap();
-    assert_eq!(
-        dev.process.wait(Duration::from_secs(20)).unwrap(),
-        0,
-        "{}",
-        dev.printed()
-    );
+    assert_eq!(dev.process.wait(PATIENCE).unwrap(), 0, "{}", dev.printed());
     wait_until("cargo to be gone", || {
         let left = processes_in(plugin.folder.path());
         if left.is_empty() { Ok(()) } else { Err(left) }
@@ -247,7 +245,7 @@ async fn what_is_missing_for_building_is_said_before_anything_is_started() {
         );
         change(&plugin, &mut task);
         let mut process = Supervised::start(&task).unwrap();
-        let code = process.wait(Duration::from_secs(30)).unwrap();
+        let code = process.wait(PATIENCE).unwrap();
         let printed = read(&output);
         assert!(code != 0 && printed.contains(words), "{code}: {printed}");
     };

@@ -11,7 +11,7 @@ use crate::scene::{Event, Scene, matched, order, raw};
 /// Small, so that whatever exceeds them does so quickly; and a folder of the scene's own.
 const TABLES: &str = "
 [limits]
-batch_time_ms = 250
+batch_time_ms = 2000
 memory_bytes = 8388608
 output_bytes = 262144
 keys_per_batch = 1000

@@ -55,7 +55,7 @@ async fn a_projection_reads_a_foreign_table_by_its_columns_and_expressions() {
         .await;
     view(&database, "/about").await;
     let answer = gobo
-        .get("/read/page_views?select=page,views,_position&order=page&min_position=4")
+        .get("/read/page_views?select=page,views,_position&order=page&min_position=4&wait=30s")
         .expect(200);
     assert_eq!(
         answer.json(),

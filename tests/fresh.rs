@@ -1,5 +1,6 @@
 //! Reading one's own writes, on one node and on several, and out of caches.
 
+mod away;
 mod redis;
 mod truth;
 mod wait_for;

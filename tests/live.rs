@@ -5,3 +5,4 @@ mod feed;
 mod follow;
 mod many;
 mod resume;
+mod rules;

@@ -20,6 +20,7 @@ mod failure;
 mod foreign;
 mod fresh;
 mod generations;
+mod guides;
 mod http;
 mod import;
 mod live;

@@ -196,7 +196,11 @@ pub(crate) fn ask_everything_as(gobo: &Gobo, authorization: &str, wanted: &[&str
                 "none",
                 "--no-color",
             ])
-            .args(["--continue-on-failure", "--request-timeout", "10"])
+            .args(["--continue-on-failure", "--request-timeout", "60"])
+            .env(
+                "SCHEMATHESIS_HOOKS",
+                workspace().join("tests/openapi/hooks.py"),
+            )
             .current_dir(gobo.folder()),
     );
     println!("{output}");

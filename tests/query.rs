@@ -13,4 +13,5 @@ mod pages;
 mod problems;
 mod random;
 mod rows;
+mod sessions;
 mod shown;

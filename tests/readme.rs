@@ -25,7 +25,7 @@ async fn the_first_projection_counts_and_a_client_reads_its_own_write() {
         assert!(appended.status.success(), "{appended:?}");
     }
     let answer = gobo
-        .get("/read/page_views?select=page,views&order=views.desc&min_position=3")
+        .get("/read/page_views?select=page,views&order=views.desc&min_position=3&wait=30s")
         .expect(200);
     assert_eq!(
         answer.json(),

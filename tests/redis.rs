@@ -2,6 +2,7 @@
 
 mod feed;
 mod ingest;
+mod tls;
 
 use gobo_tests::{Database, Gobo, Persistence, Redis, own_redis, wait_until};
 
@@ -73,12 +74,14 @@ async fn the_password_of_redis_is_never_shown() {
     assert!(!shown.contains("tops3cret"), "{shown}");
 }
 
-/// Waits until readiness says `status`, and `redis` of Redis; it is 200 all the time.
+/// Waits until readiness is 200 and says `status`, and `redis` of Redis.
 #[track_caller]
 fn expect_readiness(gobo: &Gobo, status: &str, redis: &str) -> serde_json::Value {
     wait_until(&format!("readiness to say {status}"), || {
-        let seen = gobo.get("/health/ready").expect(200).json();
-        let is_so = seen["status"] == status && seen["components"]["redis"]["status"] == redis;
+        let answer = gobo.get("/health/ready");
+        let seen = answer.json();
+        let is_said = seen["status"] == status && seen["components"]["redis"]["status"] == redis;
+        let is_so = answer.status == 200 && is_said;
         if is_so { Ok(seen) } else { Err(seen) }
     })
 }

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::scene::{Event, Scene, matched, order, raw};
 
-/// Small, so that whatever exceeds them does so quickly.
+/// Small, so that whatever exceeds them does so quickly; but the time is the machine's as well.
 const LIMITS: &str = "
 [limits]
-batch_time_ms = 250
+batch_time_ms = 2000
 memory_bytes = 8388608
 output_bytes = 262144
 keys_per_batch = 1000
@@ -46,7 +46,7 @@ fn crashes() -> Vec<Case> {
         ),
         (
             json!({"do": "loop"}),
-            &["longer than the limit of 250 ms", "limits.batch_time_ms"],
+            &["longer than the limit of 2000 ms", "limits.batch_time_ms"],
         ),
         (
             json!({"do": "allocate"}),
@@ -286,7 +286,7 @@ async fn all_of(cases: Vec<Case>, policy: &str) {
     assert_eq!(scene.letters("orders"), []);
     let orders = "select count(*) from read.orders";
     assert_eq!(scene.database.query_i64(orders).await, count);
-    scene.gobo.get("/health/ready").expect(200);
+    scene.gobo.wait_until_ready();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -357,7 +357,7 @@ async fn stops_at((data, words): Case) {
     let ids = scene.database.query_json("select id from read.raw").await;
     assert_eq!(ids, json!([{"id": "before"}]));
     assert_eq!(scene.letters("raw"), []);
-    scene.gobo.get("/health/ready").expect(200);
+    scene.gobo.wait_until_ready();
 }
 
 #[tokio::test(flavor = "multi_thread")]

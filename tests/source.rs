@@ -240,12 +240,21 @@ async fn a_prepared_transaction_holds_back_after_its_session_and_the_sources_hav
     is_safe(&source, 0).await;
     prepare(&database, &source).await;
     let mut reader = source.reader();
-    let ours = "select pg_terminate_backend(pid) from pg_stat_activity
+    let ours = "select string_agg(pid::text, ',') as pids from pg_stat_activity
                  where datname = current_database() and application_name like 'gobo %'";
-    let before = source.safe_head();
-    database.execute(ours).await;
-    head(&source, "the lost session", |h| h.state != State::Ok).await;
-    drop(before);
+    let ours = database.query_json(ours).await[0]["pids"].clone();
+    let ours = format!("pg_stat_activity where pid in ({})", ours.as_str().unwrap());
+    database
+        .execute(&format!("select pg_terminate_backend(pid) from {ours}"))
+        .await;
+    let left = format!("select count(*) from {ours}");
+    wait_for("the sessions to end", async || {
+        match database.query_i64(&left).await {
+            0 => Ok(()),
+            left => Err(left),
+        }
+    })
+    .await;
     database
         .execute("insert into public.events default values")
         .await;

@@ -1,6 +1,6 @@
 //! One stream alone: its rows computed anew in place, all of them or none.
 
-use gobo_tests::{Answer, wait_for};
+use gobo_tests::{Answer, wait_for, wait_until};
 use serde_json::{Value, json};
 
 use crate::generations::bookings;
@@ -408,6 +408,13 @@ async fn a_wish_is_kept_while_the_projection_does_not_run() {
         .gobo
         .post("/admin/projections/ledger/pause", &json!({}))
         .expect(200);
+    wait_until("the projection to be paused and released", || {
+        let status = scene.status("ledger");
+        match status["state"] == "paused" && status["owner"].is_null() {
+            true => Ok(()),
+            false => Err(status),
+        }
+    });
     let output = scene
         .gobo
         .command(&["rebuild", "ledger", "--stream", "account-1"]);

@@ -51,7 +51,9 @@ impl Server {
 }
 
 async fn serve(database: &str, safe: watch::Receiver<i64>) -> String {
-    let pool = Sessions::new(database).unwrap().pool("test", 4, &[]);
+    let sessions = Sessions::new(database)
+        .unwrap()
+        .sessions("test", 4, &[]);
     let (_, models) = watch::channel(Models::default());
     let limits = Limits::default();
     let looks = Looks {
@@ -59,10 +61,10 @@ async fn serve(database: &str, safe: watch::Receiver<i64>) -> String {
         waiters: limits.waiters,
     };
     let app = router(Streams {
-        store: Store::new(pool.clone()),
+        store: Store::new((*sessions).clone()),
         safe,
         projections: Projections {
-            board: Board::new(pool, Progress::new(), looks),
+            board: Board::new(sessions, Progress::new(), looks),
             catalog: Catalog::new(models, Arc::default()),
             limits,
             rules: Default::default(),

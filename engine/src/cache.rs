@@ -173,6 +173,24 @@ impl Cache {
         }
     }
 
+    /// Whether nothing is ever kept.
+    pub fn is_off(&self) -> bool {
+        self.shared.memory.is_none() && self.shared.far.is_none()
+    }
+
+    /// The rows of a query, if they are in memory.
+    pub fn at_hand(
+        &self,
+        model: &Readable,
+        fresh: Arc<Freshness>,
+        shown: &Representation,
+    ) -> Option<Found> {
+        let key = Key::new(model, &fresh, shown)?;
+        let page = self.shared.memory.as_ref()?.get(&key)?;
+        self.shared.counts.hits.fetch_add(1, Ordering::Relaxed);
+        Some(Found { fresh, page })
+    }
+
     /// The rows of a query: kept ones, if the read model is as `fresh` says, else what `read` gives, which is kept. Whoever
     /// asks for the same rows meanwhile gets the same.
     pub async fn rows(
@@ -183,8 +201,7 @@ impl Cache {
         read: impl AsyncFnOnce() -> Result<Found, Failure>,
     ) -> Result<Found, Failure> {
         let shared = &*self.shared;
-        let is_off = shared.memory.is_none() && shared.far.is_none();
-        let Some(key) = Key::new(model, &fresh, shown).filter(|_| !is_off) else {
+        let Some(key) = Key::new(model, &fresh, shown).filter(|_| !self.is_off()) else {
             return read().await;
         };
         if let Some(page) = shared.memory.as_ref().and_then(|memory| memory.get(&key)) {

@@ -75,7 +75,7 @@ enum Command {
 }
 
 /// Reads the command line and does what it says. Exit codes: 0 done, 1 failed, 2 the command or the configuration is wrong;
-/// of comparisons: 1 the rows differ, 3 they could not be compared.
+/// of comparisons: 1 the rows differ, 3 they could not be compared; of appends: 3 they were not passed in time.
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Dev(args) => dev::run(args),
@@ -126,7 +126,7 @@ pub fn run() -> ExitCode {
                 );
             ExitCode::from(match is_usage {
                 true => 2,
-                false if error.is::<diff::Incomparable>() => 3,
+                false if error.is::<diff::Incomparable>() || error.is::<append::NotPassed>() => 3,
                 false => 1,
             })
         }

@@ -1,5 +1,7 @@
 //! Connections to PostgreSQL: how every session is set up, and raw values.
 
+mod sessions;
+
 use std::error::Error as StdError;
 use std::time::Duration;
 
@@ -11,6 +13,10 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Config, Notification};
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+pub use sessions::Sessions;
+
+use sessions::Canceller;
 
 /// Where the database is, and how sessions with it are set up.
 #[derive(Clone)]
@@ -105,8 +111,14 @@ impl Database {
     /// Asks the server to stop what the session is doing. It may come too late, and then stop nothing or the session's
     /// next statement; that fails with SQLSTATE 57014.
     pub async fn cancel(&self, client: &Client) {
-        // Without it the statement goes on to its end, which costs time and nothing else.
-        let _ = client.cancel_token().cancel_query(self.tls.clone()).await;
+        let canceller = Canceller(self.tls.clone());
+        canceller.cancel(&client.cancel_token()).await;
+    }
+
+    /// A pool of at most `size` sessions for readers who may go away.
+    pub fn sessions(&self, purpose: &str, size: usize, settings: &[(&str, &str)]) -> Sessions {
+        let pool = self.pool(purpose, size, settings);
+        Sessions::new(pool, Canceller(self.tls.clone()))
     }
 
     /// A pool of at most `size` sessions.

@@ -15,7 +15,7 @@ mod trim;
 use tokio_postgres::GenericClient;
 
 use commit::Parsed;
-pub use hub::{Bounds, Hub, Place, Stop, Subscription};
+pub use hub::{Bounds, Full, Hub, Place, Subscription};
 pub use mailbox::{End, Event, Reason};
 pub use query::{Question, Realm, frame};
 pub use stats::Stats;
@@ -40,8 +40,10 @@ impl Commit {
     /// The changes row by row, or why they are not told.
     fn parsed(self) -> Result<Parsed, Reason> {
         let changes = self.changes.ok_or(Reason::TooManyChanges)?;
-        Parsed::read(self.revision, self.position, changes)
-            .map_err(|error| Reason::Failed(error.to_string()))
+        Parsed::read(self.revision, self.position, changes).map_err(|error| {
+            tracing::error!(revision = self.revision, %error, "what a commit changed cannot be read");
+            Reason::Failed
+        })
     }
 }
 
@@ -56,24 +58,17 @@ pub struct Page {
     pub position: i64,
     /// The read model's revision.
     pub revision: i64,
-    /// The commits after the revision that was asked for, in order, up to the limit.
+    /// The commits after the revision that was asked for, in order.
     pub commits: Vec<Commit>,
-    /// Whether everything in here is on the server's disk. If not, see [`flush`].
-    pub is_flushed: bool,
+    /// Whether these are all.
+    pub is_whole: bool,
 }
 
-impl Page {
-    /// Whether something between `after` and the first commit, or `revision` if there is none, is missing.
-    pub fn has_hole(&self, after: i64) -> bool {
-        match self.commits.first() {
-            Some(first) => first.previous != after,
-            None => self.revision != after,
-        }
-    }
-}
+/// After so many bytes of changes, a page ends.
+const PAGE_BYTES: i64 = 1 << 20;
 
-/// Reads the commits of a read model after a revision, at most `limit`. `None` if there is no such read model, or nothing of
-/// it is live.
+/// Reads the commits of a read model after a revision, at most `limit`, and not much more than a megabyte. `None` if there is no such read model, or nothing of
+/// it is live. What is read is on the server's disk, unless it stands where it stood; the session has to be able to write.
 pub async fn read(
     client: &impl GenericClient,
     read_model: &str,
@@ -87,25 +82,28 @@ pub async fn read(
                 (&read_model, tokio_postgres::types::Type::TEXT),
                 (&after, tokio_postgres::types::Type::INT8),
                 (&limit, tokio_postgres::types::Type::INT8),
+                (&PAGE_BYTES, tokio_postgres::types::Type::INT8),
             ],
         )
         .await?;
     let Some(first) = rows.first() else {
         return Ok(None);
     };
+    let is_flushed: bool = first.try_get("is_flushed")?;
     let mut page = Page {
         incarnation: first.try_get("incarnation")?,
         generation: first.try_get("generation")?,
         position: first.try_get("position")?,
         revision: first.try_get("revision")?,
         commits: Vec::new(),
-        is_flushed: first.try_get("is_flushed")?,
+        is_whole: true,
     };
     for row in &rows {
         // Without any commit there is one row nevertheless.
         let Some(revision) = row.try_get("commit_revision")? else {
             continue;
         };
+        page.is_whole = row.try_get::<_, i64>("bytes")? < PAGE_BYTES;
         page.commits.push(Commit {
             revision,
             previous: row.try_get("commit_previous")?,
@@ -114,12 +112,17 @@ pub async fn read(
             changes: row.try_get("changes")?,
         });
     }
+    page.is_whole &= (page.commits.len() as i64) < limit;
+    // Nothing is told that a crash could take back.
+    if !is_flushed && page.revision != after {
+        flush(client).await?;
+    }
     Ok(Some(page))
 }
 
 /// Waits until everything that this session has seen is on the server's disk: batches commit without waiting for it, and
 /// what a crash may take back must not have been told anybody. The session has to be able to write.
-pub async fn flush(client: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
+async fn flush(client: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
     client
         .batch_execute(
             "begin read write; set local synchronous_commit = on; \

@@ -464,3 +464,16 @@ impl Ownership {
         tell(&client).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EngineSettings;
+
+    #[test]
+    fn a_lease_that_ends_is_noticed_early_enough_for_a_take_over_within_five_seconds() {
+        let lease = Duration::from_secs(EngineSettings::default().lease_seconds);
+        // A second and more are left for taking over.
+        assert!(lease + TICK < Duration::from_secs(4));
+    }
+}

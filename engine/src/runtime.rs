@@ -349,14 +349,14 @@ impl Parts {
             ("default_transaction_read_only", "on"),
             ("statement_timeout", timeout.as_str()),
         ];
-        let readers = database.pool("reader", connections, &settings);
+        let readers = database.sessions("reader", connections, &settings);
         let limits = query_limits(config);
         let looks = Looks {
             max_age: Duration::from_millis(config.cache.max_age_ms),
             waiters: limits.waiters,
         };
         let board = Board::new(readers.clone(), self.progress.clone(), looks);
-        let live = self.live(readers.clone(), shutdown);
+        let live = self.live((*readers).clone(), shutdown);
         let timeout = config.api.request_timeout_ms.to_string();
         let writers = database.pool("store", connections, &bounded(&timeout));
         Rooms {
@@ -411,6 +411,7 @@ impl Parts {
             .pool("feed", FEED_SESSIONS, &bounded(&timeout));
         let bounds = feed::Bounds {
             subscribers: bounds::subscribers(&self.config),
+            each: live.max_subscribers_each,
             queue_bytes: live.queue_bytes,
         };
         let progress = self.progress.clone();

@@ -47,13 +47,8 @@ async fn who_has_no_name_is_counted_by_the_address_that_the_trusted_proxy_tells(
     };
     assert!(until_refused(&behind.gobo, "192.0.2.1", None) >= 3);
     // What stands before the last address came with the request.
-    let lied = from(
-        &behind.gobo,
-        "198.51.100.7, 192.0.2.1",
-        "/read/nothing",
-        None,
-    );
-    assert_eq!(lied.status, 429, "{lied:?}");
+    let lied = until_refused(&behind.gobo, "198.51.100.7, 192.0.2.1", None);
+    assert!(lied < 3, "{lied} more");
     // Others, and whoever has a name, are counted apart.
     from(&behind.gobo, "192.0.2.2", "/read/nothing", None).expect(404);
     from(&behind.gobo, "192.0.2.1", "/read/nothing", Some(&named)).expect(404);

@@ -11,7 +11,7 @@ use super::{diff, with_candidate_and};
 use crate::generations::bookings;
 use crate::scene::Scene;
 
-const IMPATIENT: &str = "[api]\nrequest_timeout_ms = 3000\nmax_wait_ms = 2000";
+const IMPATIENT: &str = "[api]\nrequest_timeout_ms = 10000\nmax_wait_ms = 9000";
 
 /// Keeps the rows of a generation from being read until the session ends.
 async fn lock(scene: &Scene, generation: i64) -> Client {
@@ -66,11 +66,11 @@ async fn a_long_comparison_outlasts_the_request_timeout_and_holds_nothing_up() {
     let why = refused["detail"].as_str().unwrap();
     assert!(why.contains("2 comparisons are under way already"), "{why}");
     let last = *scene.append(&bookings(1, 1)).await.last().unwrap();
-    let path = format!("/read/accounts?min_position={last}&wait=2s");
+    let path = format!("/read/accounts?min_position={last}&wait=9s");
     scene.gobo.get(&path).expect(200);
-    // White space twice: four seconds, beyond the time-out of three.
+    // White space six times: twelve seconds, beyond the time-out of ten.
     let mut read = String::new();
-    read_until(&mut one, &mut read, "1\r\n\n\r\n1\r\n\n\r\n");
+    read_until(&mut one, &mut read, &"1\r\n\n\r\n".repeat(6));
     let head = read.to_lowercase();
     assert!(
         head.starts_with("http/1.1 200 ") && head.contains("content-type: application/json"),

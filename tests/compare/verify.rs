@@ -42,7 +42,7 @@ async fn every_projection_verifies_while_events_come_in() {
     let load = Load::start(
         scene.database.url(),
         10,
-        Duration::from_millis(2),
+        Duration::from_millis(20),
         |n| json!({ "amount": n % 5 }),
     );
     for projection in ["ledger", "orders", "raw"] {

@@ -24,6 +24,14 @@ fn wait_for_state(scene: &Scene, state: &str) {
     });
 }
 
+/// The page says that a generation is live, or that it is about to be; then it is.
+fn wait_for_promise(scene: &Scene, shown: &str, generation: i64) {
+    let said = ["is live now.", "becomes the live one as soon as it can"]
+        .map(|how| format!("Generation {generation} {how}"));
+    assert!(said.iter().any(|words| shown.contains(words)), "{shown}");
+    wait_for_stage(&scene.gobo, "ledger", generation, "live");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn generations_are_shown_and_their_buttons_do_what_they_say() {
     let (scene, first) = scene().await;
@@ -48,9 +56,9 @@ async fn generations_are_shown_and_their_buttons_do_what_they_say() {
         assert!(!shown.contains(&form), "{form} in {shown}");
     }
     let shown = press(gobo, &format!("{LEDGER}/rollback"), "");
-    assert_shows(&shown, &[&format!("Generation {first} is live now.")]);
+    wait_for_promise(&scene, &shown, first);
     let shown = press(gobo, &format!("{LEDGER}/promote?generation={second}"), "");
-    assert_shows(&shown, &[&format!("Generation {second} is live now.")]);
+    wait_for_promise(&scene, &shown, second);
     let shown = press(gobo, &format!("{LEDGER}/cancel?generation={first}"), "");
     assert_shows(&shown, &[&format!("Generation {first} is given up")]);
     wait_for_drop(&scene, first).await;

@@ -1,6 +1,6 @@
 //! Starting: what is wrong is said at once, with the fix.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use gobo_tests::{Cluster, Database, Gobo, Options, wait_until};
 
@@ -110,7 +110,7 @@ async fn unknown_paths_and_methods_are_problems() {
 async fn the_engine_ends_in_good_order_when_it_is_asked_to() {
     let database = Database::create().await;
     let mut gobo = Gobo::start(database.url(), "");
-    gobo.get("/health/ready").expect(200);
+    gobo.wait_until_ready();
     assert_eq!(gobo.terminate(), 0, "{}", gobo.log());
 }
 
@@ -119,28 +119,40 @@ async fn an_engine_waits_for_a_database_that_is_not_there_yet_and_says_so() {
     let mut cluster = Cluster::start(Options::ephemeral()).unwrap();
     let database = Database::create_in(&cluster).await;
     cluster.stop().unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
-    let config = format!(
-        "listen = \"{address}\"\n[database]\nurl = {:?}\n",
-        database.url()
-    );
-    let starting = std::thread::spawn(move || Gobo::try_serve(&config));
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .build()
         .into();
-    let status = |path: &str| {
+    let status_at = |address: SocketAddr, path: &str| {
         let answer = agent.get(format!("http://{address}{path}")).call();
         answer
             .map(|answer| answer.status().as_u16())
             .map_err(|error| error.to_string())
     };
-    wait_until("the engine to be live", || match status("/health/live") {
-        Ok(200) => Ok(()),
-        other => Err(other),
-    });
+    let (address, starting) = loop {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let config = format!(
+            "listen = \"{address}\"\n[database]\nurl = {:?}\n",
+            database.url()
+        );
+        let starting = std::thread::spawn(move || Gobo::try_serve(&config));
+        let is_live = wait_until("the engine to be live", || {
+            match status_at(address, "/health/live") {
+                _ if starting.is_finished() => Ok(false),
+                Ok(200) => Ok(true),
+                other => Err(other),
+            }
+        });
+        if is_live {
+            break (address, starting);
+        }
+        // Somebody else has taken the port meanwhile.
+        let refusal = starting.join().unwrap().unwrap_err();
+        assert!(refusal.log.contains("uses port"), "{}", refusal.log);
+    };
+    let status = |path: &str| status_at(address, path);
     assert_eq!(status("/health/ready"), Ok(503));
     assert_eq!(status("/admin/projections"), Ok(503));
     cluster.restart().unwrap();

@@ -46,6 +46,13 @@ fn write(path: &Path, bytes: &[u8]) {
     std::fs::write(path, bytes).unwrap();
 }
 
+/// The same so that nobody sees half of it.
+fn replace(path: &Path, bytes: &[u8]) {
+    let beside = path.with_extension("tmp");
+    write(&beside, bytes);
+    std::fs::rename(beside, path).unwrap();
+}
+
 #[tokio::test]
 async fn a_file_is_deployed_when_it_appears_and_when_it_changes() {
     let (_database, gobo, folder) = watching().await;
@@ -80,14 +87,14 @@ async fn a_broken_file_leaves_the_running_one_and_is_reported_once() {
     let (_database, gobo, folder) = watching().await;
     let module = Module::new("things");
     let path = folder.join("things.wasm");
-    write(&path, &module.bytes());
+    replace(&path, &module.bytes());
     wait_for_hash(&gobo, "things", &module);
-    write(&path, b"not wasm at all");
+    replace(&path, b"not wasm at all");
     wait_for_log(&gobo, "what runs stays");
     // The same content again is a change of the file, and no news.
-    write(&path, b"not wasm at all");
+    replace(&path, b"not wasm at all");
     let marker = Module::new("marker");
-    write(&folder.join("marker.wasm"), &marker.bytes());
+    replace(&folder.join("marker.wasm"), &marker.bytes());
     wait_for_hash(&gobo, "marker", &marker);
     wait_for_hash(&gobo, "things", &module);
     let reports = gobo.log().matches("what runs stays").count();

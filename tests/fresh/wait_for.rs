@@ -22,7 +22,7 @@ async fn whoever_waited_reads_the_effect_without_asking_for_a_position() {
     for n in 1..=20 {
         let answer = append(
             &scene,
-            "?wait_for=ledger,page-views",
+            "?wait_for=ledger,page-views&wait=30s",
             json!({ "amount": 1 }),
         );
         let answer = answer.expect(200);
@@ -41,7 +41,8 @@ async fn whoever_waited_reads_the_effect_without_asking_for_a_position() {
         }
     }
     // A read model stands for its projection.
-    let answer = append(&scene, "?wait_for=accounts,ledger", json!({ "amount": 1 }));
+    let query = "?wait_for=accounts,ledger&wait=30s";
+    let answer = append(&scene, query, json!({ "amount": 1 }));
     let waited_for = answer.expect(200).json()["waited_for"].clone();
     assert_eq!(waited_for.as_array().unwrap().len(), 1);
     assert_eq!(waited_for[0]["projection"], "ledger");
@@ -94,7 +95,7 @@ async fn an_append_that_is_not_passed_in_time_has_happened_and_says_so() {
             false => Err(scene.gobo.log()),
         }
     });
-    let query = "?wait_for=page-views,ledger&wait=300ms";
+    let query = "?wait_for=page-views,ledger&wait=10s";
     let answer = append(&scene, query, json!({ "amount": 5 })).expect(202);
     let body = answer.json();
     assert_eq!(body["events"].as_array().unwrap().len(), 1);
@@ -104,18 +105,62 @@ async fn an_append_that_is_not_passed_in_time_has_happened_and_says_so() {
     // What the client does then: it waits with the position, and appends nothing again.
     ask(&scene.gobo, "ledger", "resume", json!({})).expect(200);
     let position = answer.header("gobo-position").unwrap();
-    let path = format!("/read/accounts/a?min_position={position}&wait=20s");
+    let path = format!("/read/accounts/a?min_position={position}&wait=30s");
     assert_eq!(scene.gobo.get(&path).expect(200).json()["balance"], 5);
 }
 
 #[tokio::test]
 async fn an_event_that_could_not_be_processed_is_named() {
     let scene = Scene::new("[projections.ledger]\npolicy = \"park\"\n", &["ledger"]).await;
-    let answer = append(&scene, "?wait_for=ledger", json!({ "amount": 5, "fee": 1 }));
+    let query = "?wait_for=ledger&wait=30s";
+    let answer = append(&scene, query, json!({ "amount": 5, "fee": 1 }));
     let body = answer.expect(200).json();
     assert_eq!(body["waited_for"][0]["reached"], true);
     assert_eq!(
         body["waited_for"][0]["dead_letters"],
         json!([body["position"]])
     );
+}
+
+#[tokio::test]
+async fn the_command_that_appends_waits_as_well() {
+    let scene = Scene::new("", &["ledger", "page-views"]).await;
+    let append = |more: &[&str]| {
+        let command = ["append", "a", "Booked", r#"{"amount": 5}"#];
+        let output = scene.gobo.command(&[&command, more].concat());
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed).into_owned();
+        (output.status.code(), printed)
+    };
+    for n in 1..=5 {
+        let (code, printed) = append(&["--wait-for", "accounts,page-views"]);
+        assert_eq!(code, Some(0), "{printed}");
+        assert!(printed.contains("ledger has passed "), "{printed}");
+        assert!(printed.contains("page-views has passed "), "{printed}");
+        assert_eq!(balance(&scene), 5 * n);
+    }
+    // Nothing is appended where nothing can be waited for.
+    let (code, printed) = append(&["--wait-for", "leger"]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("did you mean \"ledger\"?"), "{printed}");
+    let (code, printed) = append(&["--wait", "2s"]);
+    assert_eq!(code, Some(2), "{printed}");
+    let events = "select count(*) from gobo.events";
+    assert_eq!(scene.database.query_i64(events).await, 5);
+    // Late is not lost, and has a code of its own.
+    ask(&scene.gobo, "ledger", "pause", json!({})).expect(200);
+    wait_until("the loop to end", || {
+        match scene.gobo.log().contains("the loop has ended") {
+            true => Ok(()),
+            false => Err(scene.gobo.log()),
+        }
+    });
+    let (code, printed) = append(&["--wait-for", "page-views,ledger", "--wait", "300ms"]);
+    assert_eq!(code, Some(3), "{printed}");
+    assert!(
+        printed.contains("not passed in time: ledger is at "),
+        "{printed}"
+    );
+    assert!(printed.contains("page-views has passed "), "{printed}");
+    assert_eq!(scene.database.query_i64(events).await, 6);
 }

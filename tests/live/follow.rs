@@ -36,6 +36,11 @@ pub(super) struct Stream {
 impl Stream {
     /// `GET path` of the engine at `url`, with this `Last-Event-ID`.
     pub(super) fn open(url: &str, path: &str, id: &str) -> Self {
+        Self::open_as(url, path, id, "")
+    }
+
+    /// The same with a token, or with none.
+    pub(super) fn open_as(url: &str, path: &str, id: &str, token: &str) -> Self {
         let host = url.strip_prefix("http://").unwrap();
         let stream = TcpStream::connect(host).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -43,10 +48,14 @@ impl Stream {
             "" => String::new(),
             id => format!("last-event-id: {id}\r\n"),
         };
+        let token = match token {
+            "" => String::new(),
+            token => format!("authorization: Bearer {token}\r\n"),
+        };
         let mut writer = stream.try_clone().unwrap();
         write!(
             writer,
-            "GET {path} HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n{last}\r\n"
+            "GET {path} HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n{last}{token}\r\n"
         )
         .unwrap();
         let mut reader = BufReader::with_capacity(1024, stream);

@@ -1,13 +1,15 @@
 //! Coming back, on this node or another one, after kills, promotions, and much else.
 
+use std::collections::BTreeMap;
+
 use gobo_tests::{Database, Gobo, Random, wait_until};
 use serde_json::{Value, json};
 
 use super::feed::some_changes;
 use super::follow::{Replica, Stream};
-use crate::scene::{Scene, append, raw};
+use crate::scene::{Event, Scene, append, raw};
 
-fn put(id: &str, n: i64) -> crate::scene::Event {
+fn put(id: &str, n: i64) -> Event {
     raw("s", json!({"do": "put", "id": id, "n": n}))
 }
 
@@ -75,8 +77,40 @@ async fn a_promotion_a_trimmed_feed_a_large_commit_and_a_foreign_id_ask_to_read_
     ended(&mut Stream::open(url, PATH, &before), "generation");
 }
 
+/// Another filter, which some of the changes fulfil.
+const LARGE: &str = "/read/raw?c_int8=gte.10&select=id,c_int8";
+
+/// What [`LARGE`] shows after any event, from the events alone.
+#[derive(Default)]
+struct Oracle {
+    events: Vec<(i64, Value)>,
+}
+
+impl Oracle {
+    fn add(&mut self, positions: &[i64], events: &[Event]) {
+        let data = events.iter().map(|(_, _, data)| data.clone());
+        self.events.extend(positions.iter().copied().zip(data));
+    }
+
+    fn at(&self, position: i64) -> BTreeMap<String, Value> {
+        let mut rows = BTreeMap::new();
+        for (_, event) in self.events.iter().filter(|(at, _)| *at <= position) {
+            let key = json!([event["id"]]).to_string();
+            let number = event["n"].as_i64().unwrap_or(0);
+            match event["do"].as_str() {
+                Some("put") if number >= 10 => {
+                    drop(rows.insert(key, json!({"id": event["id"], "c_int8": number})));
+                }
+                Some("put" | "delete") => drop(rows.remove(&key)),
+                _ => {}
+            }
+        }
+        rows
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_kept_through_kills_other_nodes_and_promotions_is_the_read_model() {
+async fn a_copy_kept_through_kills_other_nodes_and_promotions_is_the_read_model_at_every_id() {
     let tables = "[projections.raw]\npolicy = \"skip\"\n[engine]\nbatch_events = 4\nlease_seconds = 2\n[live]\nheartbeat_ms = 100\n";
     let database = Database::create().await;
     let mut nodes = vec![Scene::over(database, tables, &["raw-guest"])];
@@ -87,14 +121,18 @@ async fn a_copy_kept_through_kills_other_nodes_and_promotions_is_the_read_model(
     });
     let database = Database::at(nodes[0].database.url());
     let mut random = Random::new(77);
+    let mut oracle = Oracle::default();
+    let mut checked = 0;
     let mut replica = Replica::new(&["id"]);
     let (mut id, mut resumed, mut refetched) = (String::new(), 0, 0);
     for round in 0..14 {
         let node = random.below(2) as usize;
         let came_back = !id.is_empty();
-        let mut stream = Stream::open(nodes[node].gobo.url(), PATH, &id);
+        let mut stream = Stream::open(nodes[node].gobo.url(), LARGE, &id);
         assert_eq!(stream.status, 200, "{}", stream.head);
-        let positions = append(&database, &some_changes(&mut random, 30)).await;
+        let changes = some_changes(&mut random, 30);
+        let positions = append(&database, &changes).await;
+        oracle.add(&positions, &changes);
         let last = *positions.last().unwrap();
         if round == 6 {
             let live = || {
@@ -118,7 +156,7 @@ async fn a_copy_kept_through_kills_other_nodes_and_promotions_is_the_read_model(
         let goal = |replica: &Replica| {
             let found = nodes[node]
                 .gobo
-                .get(&format!("{PATH}&min_position={last}&wait=30s"))
+                .get(&format!("{LARGE}&min_position={last}&wait=30s"))
                 .expect(200);
             let expected: Vec<Value> = serde_json::from_str(&found.text()).unwrap();
             let mut expected: Vec<String> = expected.iter().map(Value::to_string).collect();
@@ -139,8 +177,13 @@ async fn a_copy_kept_through_kills_other_nodes_and_promotions_is_the_read_model(
             told += 1;
             if !replica.apply(&event) {
                 refetched += 1;
-                stream = Stream::open(nodes[node].gobo.url(), PATH, "");
-            } else if came_back && event.kind == "changes" {
+                stream = Stream::open(nodes[node].gobo.url(), LARGE, "");
+                continue;
+            }
+            let position = event.data["position"].as_i64().unwrap();
+            assert_eq!(replica.rows, oracle.at(position), "at {}", stream.id);
+            checked += 1;
+            if came_back && event.kind == "changes" {
                 resumed += 1;
             }
         }
@@ -150,5 +193,8 @@ async fn a_copy_kept_through_kills_other_nodes_and_promotions_is_the_read_model(
             nodes[node].gobo.start_again();
         }
     }
-    assert!(resumed > 5 && refetched > 0, "{resumed} {refetched}");
+    assert!(
+        resumed > 5 && refetched > 0 && checked > 20,
+        "{resumed} {refetched} {checked}"
+    );
 }

@@ -72,7 +72,16 @@ async fn a_snapshot_is_of_one_moment_while_appends_go_on_and_does_not_hold_them_
         .await
         .unwrap();
     std::thread::scope(|threads| {
-        let slow = threads.spawn(|| snapshot(&scene, "slow"));
+        // After a while it is answered that it will be made.
+        let slow = threads.spawn(|| {
+            let made = ask(
+                &scene.gobo,
+                "ledger",
+                "snapshot",
+                json!({ "label": "slow" }),
+            );
+            assert!([201, 202].contains(&made.status), "{}", made.text());
+        });
         tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(async {
                 let last = *scene.append(&bookings(20, 1)).await.last().unwrap();

@@ -20,6 +20,9 @@ use tokio::sync::{Notify, watch};
 use tokio_postgres::Client;
 use tower::ServiceExt;
 
+/// A statement timeout for everything that is not about it, also on a machine that is slow.
+pub(crate) const PATIENT: &str = "60s";
+
 /// What the engine's migrations create, as far as readers look at it.
 const SCHEMA: &str = "
     create schema gobo;
@@ -82,7 +85,7 @@ impl Answer {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
-        Self::with(Limits::default(), "2s").await
+        Self::with(Limits::default(), PATIENT).await
     }
 
     pub(crate) async fn with(limits: Limits, statement_timeout: &str) -> Self {
@@ -93,7 +96,7 @@ impl Bench {
     /// On a server that the test stops.
     pub(crate) async fn on(cluster: &gobo_tests::Cluster) -> Self {
         let database = gobo_tests::Database::create_in(cluster).await;
-        Self::over(database.url(), Limits::default(), "2s").await
+        Self::over(database.url(), Limits::default(), PATIENT).await
     }
 
     async fn over(url: &str, limits: Limits, statement_timeout: &str) -> Self {
@@ -111,7 +114,7 @@ impl Bench {
         let pokes = Arc::new(AtomicUsize::new(0));
         let poked = pokes.clone();
         let (age, ages) = watch::channel(Some(Duration::from_millis(1_500)));
-        let pool = database.pool("reader", 4, &settings);
+        let pool = database.sessions("reader", 4, &settings);
         let looks = Looks {
             // Rows are changed by SQL here, of which no node knows.
             max_age: Duration::ZERO,

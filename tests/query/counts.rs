@@ -1,6 +1,6 @@
 //! Which rows of how many: ranges, counts, and what else a reader may prefer.
 
-use super::bench::{Answer, Bench, model};
+use super::bench::{Answer, Bench, PATIENT, model};
 use gobo::query::Limits;
 
 async fn numbers() -> Bench {
@@ -8,7 +8,7 @@ async fn numbers() -> Bench {
         rows: 50,
         ..Limits::default()
     };
-    let bench = Bench::with(limits, "5s").await;
+    let bench = Bench::with(limits, PATIENT).await;
     bench
         .deploy(1, &model("numbers", "n int4, even bool", &["n"]))
         .await;

@@ -1,6 +1,6 @@
 //! Media types: JSON, one object, stripped of NULLs, CSV.
 
-use super::bench::{Answer, Bench, model};
+use super::bench::{Answer, Bench, PATIENT, model};
 
 async fn things() -> Bench {
     let bench = Bench::new().await;
@@ -169,7 +169,7 @@ async fn the_bytes_of_csv_are_bounded_as_well() {
         answer_bytes: 1_000,
         ..Default::default()
     };
-    let bench = Bench::with(limits, "2s").await;
+    let bench = Bench::with(limits, PATIENT).await;
     bench
         .deploy(1, &model("texts", "id int4, t text", &["id"]))
         .await;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::bench::{Bench, model};
+use super::bench::{Bench, PATIENT, model};
 
 const THINGS: &str = "id int4, n int4?, num numeric?, f8 float8?, flag bool?, txt text?, bin bytea?, uid uuid?, \
     day date?, at timestamptz?, raw json?, doc jsonb?, tags text[]?, nums int8[]?";
@@ -408,7 +408,7 @@ async fn patterns_arrays_and_nesting_are_bounded() {
 
 #[tokio::test]
 async fn a_pattern_that_explodes_is_cut_off_by_the_statement_timeout() {
-    let bench = Bench::with(gobo::query::Limits::default(), "300ms").await;
+    let bench = Bench::with(gobo::query::Limits::default(), "3s").await;
     bench
         .deploy(1, &model("things", "id int4, txt text?", &["id"]))
         .await;
@@ -426,7 +426,7 @@ async fn a_query_beyond_the_cost_limit_is_refused_before_it_runs() {
         cost: Some(500),
         ..Default::default()
     };
-    let bench = Bench::with(limits, "5s").await;
+    let bench = Bench::with(limits, PATIENT).await;
     bench
         .deploy(1, &model("things", "id int4, txt text?", &["id"]))
         .await;

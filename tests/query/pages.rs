@@ -1,6 +1,6 @@
 //! Order and pages: every row once, in one total order, however it is cut.
 
-use super::bench::{Bench, model};
+use super::bench::{Bench, PATIENT, model};
 
 async fn grid() -> Bench {
     let bench = Bench::new().await;
@@ -194,7 +194,7 @@ async fn without_a_limit_there_are_as_many_rows_as_the_configuration_allows() {
         rows: 3,
         ..Default::default()
     };
-    let bench = Bench::with(limits, "2s").await;
+    let bench = Bench::with(limits, PATIENT).await;
     bench.deploy(1, &model("numbers", "n int4", &["n"])).await;
     bench
         .sql("insert into gobo_g1.numbers select generate_series(1, 10)")

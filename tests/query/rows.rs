@@ -1,11 +1,9 @@
 //! Single rows, media types, and what goes wrong.
 
-use std::time::Duration;
-
 use gobo::query::Limits;
 use serde_json::json;
 
-use super::bench::{Bench, beside, model};
+use super::bench::{Bench, PATIENT, beside, model};
 
 #[tokio::test]
 async fn a_row_is_found_by_its_percent_encoded_key() {
@@ -156,12 +154,12 @@ async fn a_reader_of_a_generation_that_is_gone_gets_the_next_ones_rows() {
 
 #[tokio::test]
 async fn a_query_that_takes_too_long_says_so_and_how_to_mend_it() {
-    let bench = Bench::with(Limits::default(), "200ms").await;
+    let bench = Bench::with(Limits::default(), "3s").await;
     bench.deploy(1, &model("orders", "id int4", &["id"])).await;
     bench
         .sql(
             "alter table gobo_g1.orders rename to kept;
-             create view gobo_g1.orders as select * from gobo_g1.kept where pg_sleep(10) is not null;
+             create view gobo_g1.orders as select * from gobo_g1.kept where pg_sleep(60) is not null;
              insert into gobo_g1.kept values (1)",
         )
         .await;
@@ -179,7 +177,7 @@ async fn rows_with_too_many_bytes_are_refused() {
         answer_bytes: 1_000,
         ..Limits::default()
     };
-    let bench = Bench::with(limits, "2s").await;
+    let bench = Bench::with(limits, PATIENT).await;
     bench
         .deploy(1, &model("texts", "id int4, t text", &["id"]))
         .await;
@@ -209,11 +207,11 @@ async fn a_database_that_is_away_is_unavailable_and_then_back() {
     );
     assert_eq!(away.header("retry-after"), "1");
     cluster.restart().unwrap();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while bench.get("/read/orders").await.status != 200 {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the reader does not come back"
-        );
-    }
+    gobo_tests::wait_for("the reader to come back", async || {
+        match bench.get("/read/orders").await {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(answer),
+        }
+    })
+    .await;
 }

@@ -2,15 +2,28 @@
 
 use serde_json::{Value, json};
 
-use super::bench::model;
+use super::bench::{Bench, model};
 use super::operators::{ids, parameter, things};
+
+/// The address of `things` with this query, percent-encoded.
+fn asking(query: &str) -> String {
+    let parameters: Vec<String> = query.split('&').map(parameter).collect();
+    format!("/read/things?{}", parameters.join("&"))
+}
+
+async fn expect_refused(bench: &Bench, query: &str, reason: &str, words: &str) {
+    let answer = bench.get(&asking(query)).await;
+    assert_eq!(answer.status, 400, "{query}: {}", answer.body);
+    assert_eq!(answer.reason(), reason, "{query}: {}", answer.body);
+    assert!(answer.body.contains(words), "{query}: {}", answer.body);
+}
 
 #[tokio::test]
 async fn values_are_shown_by_name_cast_and_path() {
     let bench = things().await;
     let check = async |id: i32, select: &str, expected: &str| {
-        let query = parameter(&format!("select={select}"));
-        let answer = bench.get(&format!("/read/things?id=eq.{id}&{query}")).await;
+        let query = format!("id=eq.{id}&select={select}");
+        let answer = bench.get(&asking(&query)).await;
         assert_eq!(answer.body, expected, "{select}");
     };
     check(1, "id", r#"[{"id":1}]"#).await;
@@ -119,11 +132,7 @@ async fn selections_that_cannot_be_are_refused() {
         ("txt->a", "invalid_path", "type text"),
         ("doc->>a->b", "invalid_path", "last step"),
     ] {
-        let query = parameter(&format!("select={select}"));
-        let answer = bench.get(&format!("/read/things?{query}")).await;
-        assert_eq!(answer.status, 400, "{select}: {}", answer.body);
-        assert_eq!(answer.reason(), reason, "{select}: {}", answer.body);
-        assert!(answer.body.contains(words), "{select}: {}", answer.body);
+        expect_refused(&bench, &format!("select={select}"), reason, words).await;
     }
     let unfit = bench.get("/read/things?select=txt::int").await;
     assert_eq!(
@@ -163,7 +172,7 @@ async fn casts_are_possible_exactly_where_postgresql_has_them() {
         .iter()
         .map(|kind| format!("c_{} {kind}?", kind.replace("[]", "_a")))
         .collect();
-    let bench = super::bench::Bench::new().await;
+    let bench = Bench::new().await;
     bench
         .deploy(
             1,
@@ -224,17 +233,14 @@ async fn every_configuration_exists_and_none_is_missing() {
 async fn functions_over_rows_say_what_sql_says() {
     let bench = things().await;
     let check = async |query: &str, sql: &str| {
-        let query: Vec<String> = query.split('&').map(parameter).collect();
-        let answer = bench
-            .get(&format!("/read/things?{}", query.join("&")))
-            .await;
-        assert_eq!(answer.status, 200, "{query:?}: {}", answer.body);
+        let answer = bench.get(&asking(query)).await;
+        assert_eq!(answer.status, 200, "{query}: {}", answer.body);
         let sql =
             format!("select coalesce(json_agg(every_row), '[]')::text from ({sql}) every_row");
         let row = bench.admin.query_one(&sql, &[]).await;
         let expected: String = row.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0);
         let expected: Value = serde_json::from_str(&expected).unwrap();
-        assert_eq!(answer.json(), expected, "{query:?}");
+        assert_eq!(answer.json(), expected, "{query}");
     };
     let t = "from gobo_g1.things t";
     check("select=count()", &format!("select count(*) {t}")).await;
@@ -353,9 +359,7 @@ async fn groups_are_counted_as_groups_and_have_no_cursor() {
     let csv = bench
         .send(
             "GET",
-            "/read/things?select=n,\"a,b\":count()&order=n&limit=2"
-                .replace('"', "%22")
-                .as_str(),
+            &asking("select=n,\"a,b\":count()&order=n&limit=2"),
             &[("accept", "text/csv")],
         )
         .await;
@@ -369,19 +373,10 @@ async fn groups_are_counted_as_groups_and_have_no_cursor() {
         .await;
     assert_eq!(object.body, r#"{"count":6}"#);
     let page = bench.get("/read/things?order=n&limit=1").await;
-    let cursor = page.header("gobo-next-cursor").to_owned();
+    let cursor = page.header("gobo-next-cursor");
     assert!(!cursor.is_empty());
-    let refused = bench
-        .get(&format!(
-            "/read/things?select=n,count()&order=n&cursor={cursor}"
-        ))
-        .await;
-    assert_eq!(refused.reason(), "invalid_cursor", "{}", refused.body);
-    assert!(
-        refused.body.contains("limit and offset"),
-        "{}",
-        refused.body
-    );
+    let query = format!("select=n,count()&order=n&cursor={cursor}");
+    expect_refused(&bench, &query, "invalid_cursor", "limit and offset").await;
 }
 
 #[tokio::test]
@@ -401,7 +396,6 @@ async fn rows_are_sorted_by_paths_and_by_the_names_that_values_are_given() {
         ),
         ("select=id,n:txt&order=n", "n"),
     ] {
-        let uri: Vec<String> = query.split('&').map(parameter).collect();
         let expected = format!(
             "true order by {order}, id{}",
             if order.contains(" desc") && !order.contains(", ") {
@@ -418,10 +412,8 @@ async fn rows_are_sorted_by_paths_and_by_the_names_that_values_are_given() {
         let expected: Vec<i32> = row.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0);
         // Whole, and by pages of two, each continued from a cursor.
         for rows in [
-            bench.rows(&format!("/read/things?{}", uri.join("&"))).await,
-            bench
-                .pages(&format!("/read/things?{}&limit=2", uri.join("&")))
-                .await,
+            bench.rows(&asking(query)).await,
+            bench.pages(&format!("{}&limit=2", asking(query))).await,
         ] {
             let found: Vec<i32> = rows
                 .iter()
@@ -440,10 +432,7 @@ async fn rows_are_sorted_by_paths_and_by_the_names_that_values_are_given() {
         ("select=n,count()&order=n,n.desc", "invalid_order"),
         ("select=n,count()&order=zzzz", "unknown_column"),
     ] {
-        let uri: Vec<String> = query.split('&').map(parameter).collect();
-        let answer = bench.get(&format!("/read/things?{}", uri.join("&"))).await;
-        assert_eq!(answer.status, 400, "{query}: {}", answer.body);
-        assert_eq!(answer.reason(), reason, "{query}: {}", answer.body);
+        expect_refused(&bench, query, reason, "").await;
     }
     assert_eq!(ids(&bench, "n = 7").await, [3, 4]);
 }
@@ -451,26 +440,12 @@ async fn rows_are_sorted_by_paths_and_by_the_names_that_values_are_given() {
 #[tokio::test]
 async fn a_cursor_of_a_path_fits_no_other_path() {
     let bench = things().await;
-    let page = bench
-        .get(&format!(
-            "/read/things?{}&limit=1",
-            parameter("order=doc->>t")
-        ))
-        .await;
-    let cursor = page.header("gobo-next-cursor").to_owned();
-    let other = bench
-        .get(&format!(
-            "/read/things?{}&cursor={cursor}",
-            parameter("order=doc->>a")
-        ))
-        .await;
-    assert_eq!(other.reason(), "invalid_cursor", "{}", other.body);
-    assert!(other.body.contains("doc->>t.asc"), "{}", other.body);
-    let same = bench
-        .get(&format!(
-            "/read/things?{}&limit=1&cursor={cursor}&select=id",
-            parameter("order=doc->>t")
-        ))
-        .await;
+    let page = bench.get(&asking("order=doc->>t&limit=1")).await;
+    let cursor = page.header("gobo-next-cursor");
+    let other = format!("order=doc->>a&cursor={cursor}");
+    // The order that it is of.
+    expect_refused(&bench, &other, "invalid_cursor", "doc->>t.asc").await;
+    let same = format!("order=doc->>t&limit=1&cursor={cursor}&select=id");
+    let same = bench.get(&asking(&same)).await;
     assert_eq!(same.json(), json!([{"id": 1}]), "{}", same.body);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
+use gobo_tests::wait_for;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Error, NoTls};
 
@@ -45,7 +46,6 @@ struct Shared {
 /// What the writers did.
 #[derive(Debug)]
 pub(crate) struct Written {
-    pub(crate) committed: u64,
     pub(crate) lost_sessions: u64,
 }
 
@@ -78,9 +78,20 @@ impl Writers {
         }
     }
 
-    /// Lets them write for a while: how long is part of the scenario.
-    pub(crate) async fn run_for(&self, time: Duration) {
-        tokio::time::sleep(time).await;
+    /// How many events they have written so far.
+    pub(crate) fn committed(&self) -> u64 {
+        self.shared.committed.load(Ordering::Relaxed)
+    }
+
+    /// Lets them write until there are so many events, however long the machine takes for that.
+    pub(crate) async fn run_until(&self, committed: u64) {
+        wait_for(&format!("{committed} events"), async || {
+            match self.committed() {
+                enough if enough >= committed => Ok(()),
+                fewer => Err(fewer),
+            }
+        })
+        .await;
     }
 
     /// Ends them and what they left prepared.
@@ -107,7 +118,6 @@ impl Writers {
                 .unwrap();
         }
         Written {
-            committed: self.shared.committed.load(Ordering::Relaxed),
             lost_sessions: self.shared.lost_sessions.load(Ordering::Relaxed),
         }
     }

@@ -113,14 +113,21 @@ async fn a_stream_tells_each_change_of_a_read_model_as_readers_see_it() {
     assert_eq!(shown(&found[1].row), row);
     assert_eq!(found[1].row["_position"], put[0]);
     assert_eq!((found[1].position, found[2].position), (put[0], gone[0]));
-    let metrics = scene.gobo.get("/metrics").expect(200).text();
-    for line in [
-        "gobo_redis_feed_lag_revisions{read_model=\"raw\"} 0",
-        "gobo_redis_feed_entries_total{read_model=\"raw\"} 3",
-        "gobo_redis_feed_refetches_total{read_model=\"raw\"} 1",
-    ] {
-        assert!(metrics.contains(line), "{line} is not in {metrics}");
-    }
+    // It counts when Redis has answered, which is after others see it.
+    wait_until("everything to be counted", || {
+        let metrics = scene.gobo.get("/metrics").expect(200).text();
+        let missing = [
+            "gobo_redis_feed_lag_revisions{read_model=\"raw\"} 0",
+            "gobo_redis_feed_entries_total{read_model=\"raw\"} 3",
+            "gobo_redis_feed_refetches_total{read_model=\"raw\"} 1",
+        ]
+        .into_iter()
+        .find(|line| !metrics.contains(line));
+        match missing {
+            None => Ok(()),
+            Some(line) => Err((line, metrics)),
+        }
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +150,13 @@ async fn two_nodes_that_publish_the_same_leave_nothing_out_and_repeat_nothing() 
         let value = metrics.split(line).nth(1).unwrap().lines().next().unwrap();
         value.parse::<u64>().unwrap()
     };
-    assert_eq!(added(&scene.gobo) + added(&other), found.len() as u64);
+    wait_until("everything to be counted", || {
+        let added = [added(&scene.gobo), added(&other)];
+        match added[0] + added[1] == found.len() as u64 {
+            true => Ok(()),
+            false => Err((added, found.len())),
+        }
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,17 +245,15 @@ async fn what_was_forgotten_before_it_was_published_is_to_be_read_anew() {
     let told = told(&scene.database, new[1].revision()).await;
     assert!(!told.is_empty());
     assert!(new[2..].iter().copied().eq(told.iter()));
-    let metrics = scene.gobo.get("/metrics").expect(200).text();
-    assert!(
-        metrics.contains("gobo_redis_feed_refetches_total{read_model=\"raw\"} 1"),
-        "{metrics}"
-    );
-    assert!(
-        scene
-            .gobo
-            .log()
-            .contains("not every change could be published")
-    );
+    wait_until("it to be counted and logged", || {
+        let metrics = scene.gobo.get("/metrics").expect(200).text();
+        let is_counted = metrics.contains("gobo_redis_feed_refetches_total{read_model=\"raw\"} 1");
+        let log = scene.gobo.log();
+        match is_counted && log.contains("not every change could be published") {
+            true => Ok(()),
+            false => Err((metrics, log)),
+        }
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,8 +151,8 @@ async fn an_ingestion_that_is_killed_again_and_again_stores_every_entry_once_and
     scene
         .redis
         .ask::<Value>(taken.arg("STREAMS").arg(scene.stream()).arg(">"));
-    for kill_at in [1, 3_000, 9_000] {
-        let mut ingestion = scene.start(&["--batch", "50"]);
+    for kill_at in [1, 1_000, 3_000] {
+        let mut ingestion = scene.start(&["--batch", "10"]);
         scene.wait_for_events(kill_at).await;
         ingestion.kill();
         assert!(scene.count().await < 20_000, "killed too late");

@@ -1,7 +1,5 @@
 //! Readers that rebuild: they share one scan, and are given what each would read alone.
 
-use std::time::Duration;
-
 use futures_util::FutureExt as _;
 
 use super::*;
@@ -106,7 +104,7 @@ async fn those_that_rebuild_at_once_are_given_the_same_and_the_events_are_read_o
     assert_eq!(through, [EVENTS, 150_001, EVENTS]);
     let (alone, shared) = (middle - before, after - middle);
     assert!(alone > 5 * EVENTS / 2, "alone, {alone} were read");
-    assert!(shared < 3 * EVENTS / 2, "together, {shared} were read");
+    assert!(shared < 9 * EVENTS / 4, "together, {shared} were read");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +174,7 @@ async fn one_that_stalls_or_is_dropped_while_it_reads_does_not_stop_the_others()
             found.extend_from_slice(batch.frame());
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), all)
+    tokio::time::timeout(PATIENCE, all)
         .await
         .expect("nobody is waited for as long as that");
     assert!((found, after) == expected);

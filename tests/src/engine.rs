@@ -1,6 +1,6 @@
 //! The built engine as a process of its own, spoken to over HTTP.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use xtask::serve::{Outcome, Served};
 
 use crate::build::gobo_binary;
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, wait_until};
 
 /// A running `gobo serve`. It ends when this is dropped or when the test process ends; when the test
 /// fails, the end of its log is printed.
@@ -20,6 +20,7 @@ pub struct Gobo {
     log: PathBuf,
     config: PathBuf,
     agent: ureq::Agent,
+    environment: Vec<(OsString, OsString)>,
     /// Holds the configuration and the log.
     folder: TempDir,
 }
@@ -52,15 +53,27 @@ impl Gobo {
             .unwrap_or_else(|refusal| panic!("gobo did not start: {}", refusal.log))
     }
 
+    /// The same with more in the engine's environment.
+    pub fn start_in(database: &str, tables: &str, more: &[(&str, &OsStr)]) -> Gobo {
+        let more = more
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()));
+        Gobo::serve(&configuration(database, tables), more.collect())
+            .unwrap_or_else(|refusal| panic!("gobo did not start: {}", refusal.log))
+    }
+
     /// The same for an engine that may refuse to start.
     pub fn try_start(database: &str, tables: &str) -> Result<Gobo, Refusal> {
-        Gobo::try_serve(&format!(
-            "listen = \"127.0.0.1:0\"\n\n[database]\nurl = {database:?}\n\n{tables}\n"
-        ))
+        Gobo::try_serve(&configuration(database, tables))
     }
 
     /// Serves with exactly this configuration.
     pub fn try_serve(config: &str) -> Result<Gobo, Refusal> {
+        Gobo::serve(config, Vec::new())
+    }
+
+    fn serve(config: &str, more: Vec<(OsString, OsString)>) -> Result<Gobo, Refusal> {
+        let environment = [environment(), more].concat();
         let folder = tempfile::Builder::new()
             .prefix("gobo-test-")
             .tempdir()
@@ -68,7 +81,7 @@ impl Gobo {
         let path = folder.path().join("gobo.toml");
         std::fs::write(&path, config).expect("write gobo.toml");
         let log = folder.path().join("gobo.log");
-        let served = serve(&path, &log)?;
+        let served = serve(&path, &log, &environment)?;
         let settings = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(PATIENCE));
@@ -77,6 +90,7 @@ impl Gobo {
             log,
             config: path,
             agent: settings.build().into(),
+            environment,
             folder,
         })
     }
@@ -84,7 +98,7 @@ impl Gobo {
     /// Starts the ended (or killed) engine again with the same configuration, on another port.
     pub fn start_again(&mut self) {
         self.terminate();
-        self.served = serve(&self.config, &self.log)
+        self.served = serve(&self.config, &self.log, &self.environment)
             .unwrap_or_else(|refusal| panic!("gobo did not start again: {}", refusal.log));
     }
 
@@ -187,6 +201,16 @@ impl Gobo {
             &[("content-type", "application/wasm")],
             &module,
         )
+    }
+
+    /// Waits until the engine says that it is ready, and returns how it says it.
+    pub fn wait_until_ready(&self) -> Answer {
+        wait_until("the engine to be ready", || {
+            match self.get("/health/ready") {
+                answer if answer.status == 200 => Ok(answer),
+                answer => Err(answer),
+            }
+        })
     }
 
     /// Runs another `gobo` command against this engine.
@@ -292,12 +316,20 @@ impl Answer {
 }
 
 /// Starts the engine and waits for its address.
-fn serve(config: &Path, log: &Path) -> Result<Served, Refusal> {
-    match xtask::serve::serve(gobo_binary(), config, log, environment()).expect("start the engine")
-    {
+fn serve(
+    config: &Path,
+    log: &Path,
+    environment: &[(OsString, OsString)],
+) -> Result<Served, Refusal> {
+    let started = xtask::serve::serve(gobo_binary(), config, log, environment.to_vec());
+    match started.expect("start the engine") {
         Outcome::Served(served) => Ok(served),
         Outcome::Ended { code, log } => Err(Refusal { code, log }),
     }
+}
+
+fn configuration(database: &str, tables: &str) -> String {
+    format!("listen = \"127.0.0.1:0\"\n\n[database]\nurl = {database:?}\n\n{tables}\n")
 }
 
 fn environment() -> Vec<(OsString, OsString)> {

@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for anything before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for anything before it fails: long, because what a slow machine takes long for is no failure.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -34,6 +34,17 @@ pub async fn wait_for<T, Seen: Debug>(
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
+}
+
+/// Does what asks the network, which fails now and then, up to three times. Gives up with what was wrong the last time.
+pub(crate) fn try_thrice(mut attempt: impl FnMut() -> Result<(), String>) {
+    for _ in 0..2 {
+        match attempt() {
+            Ok(()) => return,
+            Err(wrong) => eprintln!("once more, since {wrong}"),
+        }
+    }
+    attempt().unwrap_or_else(|wrong| panic!("{wrong}"));
 }
 
 fn give_up<Seen: Debug>(what: &str, seen: &Seen) -> ! {

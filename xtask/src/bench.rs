@@ -6,6 +6,7 @@
 mod data;
 mod database;
 mod latency;
+mod live;
 mod load;
 mod reads;
 mod table;
@@ -43,8 +44,14 @@ pub struct Options {
     #[arg(long, default_value_t = 20)]
     seconds: u64,
     /// Measures reads over HTTP and nothing else.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "live")]
     reads: bool,
+    /// Measures live subscribers, and what it costs commits to tell their changes, and nothing else.
+    #[arg(long)]
+    live: bool,
+    /// Live subscribers.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    subscribers: u32,
 }
 
 /// Every event as the engine reads it.
@@ -64,7 +71,10 @@ const TUNING: [&str; 2] = ["GOBO_ENGINE_", "GOBO_LIMITS_"];
 pub fn run(options: &Options) -> Result<()> {
     setup::run()?;
     let binary = build::engine_with("release")?;
-    let baseline = build::binary("gobo-baseline", "release")?;
+    let baseline = match options.live {
+        true => PathBuf::new(),
+        false => build::binary("gobo-baseline", "release")?,
+    };
     let modules = build::guests(&["retail".to_owned(), "orders".to_owned()])?;
     let module = |name: &str| -> Result<Vec<u8>> {
         let path = (modules.get(name)).with_context(|| format!("{name} was not built"))?;
@@ -83,11 +93,15 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let mut table = Table::default();
     let (retail, orders) = (module("retail")?, module("orders")?);
-    let measured = match options.reads {
-        true => bench.only_reads(options, &orders, &baseline, &mut table),
-        false => bench
+    let measured = if options.reads {
+        bench.only_reads(options, &orders, &baseline, &mut table)
+    } else if options.live {
+        bench.live(options, &orders, &mut table)
+    } else {
+        bench
             .measure(options, &retail, &orders, &mut table)
-            .and_then(|()| bench.reads_of_market(&orders, &baseline, &mut table)),
+            .and_then(|()| bench.reads_of_market(&orders, &baseline, &mut table))
+            .and_then(|()| bench.live(options, &orders, &mut table))
     };
     drop(bench);
     println!("{table}");
@@ -336,9 +350,11 @@ fn fill(served: &Served, name: &str, module: &[u8]) -> Result<Rebuilt> {
     let client = Client::new(&served.url);
     // Compiling is not what is measured.
     client.deploy(name, module)?;
-    wait(served, &client, name, |status| {
-        status.head_position > 0 && status.position >= status.head_position
-    })
+    wait(served, &client, name, has_read_all)
+}
+
+fn has_read_all(status: &Status) -> bool {
+    status.head_position > 0 && status.position >= status.head_position
 }
 
 /// Fills a new generation beside the live one, until it is the live one.

@@ -4,6 +4,7 @@ pub mod program;
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -30,35 +31,78 @@ pub enum Persistence {
     Everything,
 }
 
-/// A private Redis server in a temporary folder, on a unix socket only. It ends when this is dropped, and when this
-/// process ends in any other way, `kill -9` included; its folder goes with it.
+/// A private Redis server in a temporary folder, on a unix socket, and where it is wanted on a port of this machine with
+/// TLS. It ends when this is dropped, and when this process ends in any other way, `kill -9` included; its folder goes with
+/// it.
 #[derive(Debug)]
 pub struct RedisServer {
     place: Place,
     program: PathBuf,
     persistence: Persistence,
+    /// Where TLS is spoken, if it is.
+    tls_port: Option<u16>,
     server: Option<Supervised>,
 }
 
 impl RedisServer {
     /// Starts an empty server and waits until it answers. Errors name the fix and quote the server's log.
     pub fn start(persistence: Persistence) -> Result<RedisServer> {
-        let program = program::find_on(&Machine::this())?.path;
-        let mut server = RedisServer {
-            place: Place::temporary()?,
-            program,
-            persistence,
-            server: None,
-        };
-        fs::create_dir(&server.place.data)?;
-        server.place.account.own(&server.place.data)?;
+        let mut server = RedisServer::create(persistence)?;
         server.open()?;
         Ok(server)
+    }
+
+    /// The same, remembering nothing, and speaking TLS as well, with a certificate and its key in PEM.
+    pub fn start_with_tls(certificate: &str, key: &str) -> Result<RedisServer> {
+        let mut server = RedisServer::create(Persistence::Nothing)?;
+        for (file, text) in [(server.certificate(), certificate), (server.key(), key)] {
+            fs::write(&file, text)?;
+            server.place.account.own(&file)?;
+        }
+        let mut attempts = 0;
+        loop {
+            // Somebody else may take the port before the server does.
+            let free = TcpListener::bind(("127.0.0.1", 0))?;
+            server.tls_port = Some(free.local_addr()?.port());
+            drop(free);
+            attempts += 1;
+            match server.open() {
+                Err(_) if attempts < 5 => {}
+                opened => return opened.map(|()| server),
+            }
+        }
+    }
+
+    fn create(persistence: Persistence) -> Result<RedisServer> {
+        let program = program::find_on(&Machine::this())?.path;
+        let place = Place::temporary()?;
+        fs::create_dir(&place.data)?;
+        place.account.own(&place.data)?;
+        Ok(RedisServer {
+            place,
+            program,
+            persistence,
+            tls_port: None,
+            server: None,
+        })
     }
 
     /// The address of its database number 0, as the engine's configuration has it.
     pub fn url(&self) -> String {
         format!("redis+unix://{}", self.socket().display())
+    }
+
+    /// The port of 127.0.0.1 on which it speaks TLS, if it does.
+    pub fn tls_port(&self) -> Option<u16> {
+        self.tls_port
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.place.socket.join("tls.crt")
+    }
+
+    fn key(&self) -> PathBuf {
+        self.place.socket.join("tls.key")
     }
 
     /// Its unix socket.
@@ -138,6 +182,16 @@ impl RedisServer {
             Persistence::Nothing => "no",
             Persistence::Everything => "yes",
         };
+        let port = self.tls_port.unwrap_or_default().to_string();
+        let (certificate, key) = (self.certificate(), self.key());
+        let (certificate, key) = (certificate.to_string_lossy(), key.to_string_lossy());
+        let with_tls = [
+            ("bind", "127.0.0.1"),
+            ("tls-port", &port),
+            ("tls-cert-file", &certificate),
+            ("tls-key-file", &key),
+            ("tls-auth-clients", "no"),
+        ];
         let settings = [
             ("port", "0"),
             ("unixsocket", &socket),
@@ -148,8 +202,9 @@ impl RedisServer {
             ("appendfsync", "always"),
             ("daemonize", "no"),
         ];
-        let arguments = settings
-            .iter()
+        let more = with_tls.iter().filter(|_| self.tls_port.is_some());
+        let arguments = (settings.iter())
+            .chain(more)
             .flat_map(|(name, value)| [format!("--{name}").into(), (*value).into()]);
         Task {
             program: self.program.clone(),

@@ -54,15 +54,14 @@ pub(super) struct Limiter {
 impl Limiter {
     /// `None` when any number is allowed.
     pub(super) fn new(per_second: u32, burst: u32) -> Option<Self> {
-        let quota = Quota::per_second(NonZeroU32::new(per_second)?);
-        let quota = match NonZeroU32::new(burst) {
-            Some(burst) => quota.allow_burst(burst),
-            None => quota,
-        };
-        Some(Self {
+        Some(Self::with(quota(per_second, burst)?))
+    }
+
+    fn with(quota: Quota) -> Self {
+        Self {
             named: Counts::new(quota),
             unnamed: Counts::new(quota),
-        })
+        }
     }
 
     /// Counts a request of whoever has this name. Fails with the time to wait.
@@ -176,6 +175,15 @@ impl Counts {
     }
 }
 
+/// So many in a second, and so many at once; as many as in a second when nobody says.
+fn quota(per_second: u32, burst: u32) -> Option<Quota> {
+    let quota = Quota::per_second(NonZeroU32::new(per_second)?);
+    Some(match NonZeroU32::new(burst) {
+        Some(burst) => quota.allow_burst(burst),
+        None => quota,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,22 +194,34 @@ mod tests {
 
     #[test]
     fn everybody_is_counted_apart() {
-        let limiter = Limiter::new(1, 3).unwrap();
+        // By the hour, so that none comes back while the test runs.
+        let three = NonZeroU32::new(3).unwrap();
+        let limiter = Limiter::with(Quota::per_hour(NonZeroU32::MIN).allow_burst(three));
         for _ in 0..3 {
             assert_eq!(limiter.admit("a"), Ok(()));
         }
         let wait = limiter.admit("a").unwrap_err();
         assert!(
-            wait > Duration::ZERO && wait <= Duration::from_secs(1),
+            wait > Duration::ZERO && wait <= Duration::from_secs(3_600),
             "{wait:?}"
         );
         assert_eq!(limiter.admit("b"), Ok(()));
+    }
+
+    #[test]
+    fn the_configuration_counts_by_the_second() {
+        let of = |per_second, burst| {
+            let quota = quota(per_second, burst)?;
+            Some((quota.replenish_interval(), quota.burst_size().get()))
+        };
+        assert_eq!(of(1, 3), Some((Duration::from_secs(1), 3)));
+        assert_eq!(of(4, 0), Some((Duration::from_millis(250), 4)));
         assert!(Limiter::new(0, 3).is_none());
     }
 
     #[test]
     fn who_has_no_name_is_counted_by_address_and_a_network_of_ipv6_is_one() {
-        let limiter = Limiter::new(1, 1).unwrap();
+        let limiter = Limiter::with(Quota::per_hour(NonZeroU32::MIN));
         for (first, same) in [
             ("192.0.2.1", "192.0.2.1"),
             ("192.0.2.2", "::ffff:192.0.2.2"),

@@ -11,6 +11,8 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::ready;
+use futures_util::stream::once;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 
@@ -18,6 +20,7 @@ use super::admission;
 use super::cors;
 use super::drain::Rest;
 use super::problem::Problem;
+use super::read::Live;
 use crate::access::{Access, Identity};
 use crate::config::Cors;
 
@@ -158,8 +161,15 @@ fn while_it_counts(access: &Access, identity: Arc<Identity>, response: Response)
         return response;
     }
     let access = access.clone();
-    let ended = async move { access.ended(&identity).await };
-    response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(ended))))
+    let ended = async move { access.ended(&identity).await }
+        .boxed()
+        .shared();
+    let has_ended = ended.clone();
+    let last = once(async move { has_ended.now_or_never().map(|()| Ok(Live::DENIED.into())) });
+    response.map(|body| {
+        let body = body.into_data_stream().take_until(ended);
+        Body::from_stream(body.chain(last.filter_map(ready)))
+    })
 }
 
 /// Makes a problem of an error that the web framework answered in plain text: a path that is no UTF-8, a body too large.

@@ -153,9 +153,13 @@ fn document(
     models.sort_by(|one, other| one.model.name.cmp(&other.model.name));
     let mut paths = Map::new();
     let mut components: Components = serde_json::from_str(include_str!("openapi/components.json"))?;
-    let read: Components = serde_json::from_str(include_str!("openapi/read.json"))?;
-    for (kind, named) in read {
-        components.entry(kind).or_default().extend(named);
+    for more in [
+        include_str!("openapi/read.json"),
+        include_str!("openapi/live.json"),
+    ] {
+        for (kind, named) in serde_json::from_str::<Components>(more)? {
+            components.entry(kind).or_default().extend(named);
+        }
     }
     let mut tags = Vec::new();
     for readable in models {

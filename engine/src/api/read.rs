@@ -10,28 +10,30 @@ mod live;
 mod past;
 mod prefer;
 mod range;
+mod remembered;
+mod shown;
 mod wait;
 
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, Uri, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Extension, Router};
-use deadpool_postgres::Pool;
 
 use self::format::Format;
-use self::headers::Answered;
 pub(super) use self::headers::matches;
 pub use self::live::Live;
 use self::prefer::Preferences;
-use self::range::{Extent, Items};
+use self::range::Items;
+use self::remembered::{Memory, Outline};
 use self::wait::Wanted;
 use super::problem::Problem;
 use crate::access::Identity;
 use crate::cache::{self, Cache, Found, Representation};
+use crate::db::Sessions;
 use crate::query::board::{self, Board, Since};
 use crate::query::catalog::{Catalog, Models, Readable};
 use crate::query::parse::Request;
@@ -39,7 +41,7 @@ use crate::query::plan::{self, Around, Plan};
 use crate::query::rules::{Rules, Viewer};
 use crate::query::scan::{self, Parameter, Plus};
 use crate::query::sql::{self, Lines, Shape, Statement, Target};
-use crate::query::{self, Failure, Freshness, Limits, Page, Refusal, as_of, parse};
+use crate::query::{self, Failure, Freshness, Limits, Refusal, as_of, parse};
 pub(super) use errors::as_postgrest;
 
 /// How many generations may come and go during one request, which may have waited for long.
@@ -54,20 +56,21 @@ pub struct Reader {
 
 #[derive(Debug)]
 struct Shared {
-    pool: Pool,
+    sessions: Sessions,
     catalog: Catalog,
     board: Board,
     cache: Cache,
+    memory: Memory,
     limits: Limits,
     schema: String,
     rules: Arc<Rules>,
 }
 
 impl Reader {
-    /// `pool` has sessions that can only read and that have a statement timeout. `schema` is the one that readers may
+    /// `sessions` can only read and have a statement timeout. `schema` is the one that readers may
     /// name: the public one. `rules` say who may read what.
     pub fn new(
-        pool: Pool,
+        sessions: Sessions,
         catalog: Catalog,
         board: Board,
         cache: Cache,
@@ -77,10 +80,11 @@ impl Reader {
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
-                pool,
+                sessions,
                 catalog,
                 board,
                 cache,
+                memory: Memory::default(),
                 limits,
                 schema: schema.to_owned(),
                 rules,
@@ -172,7 +176,7 @@ async fn respond(
     if let Some(live) = &reader.live {
         match live::Wish::take(&mut ask) {
             Ok(None) => {}
-            Ok(Some(wish)) => return live::respond(&ask, live, wish).await,
+            Ok(Some(wish)) => return live::respond(&ask, live, wish, &identity.name).await,
             Err(problem) => return problem.into_response(),
         }
     }
@@ -197,10 +201,7 @@ async fn respond(
                     true => shared.catalog.other_than(&models).await,
                 }
             }
-            Err(Stop::Failed(failure)) => {
-                return errors::failed(failure, &shared.limits).into_response();
-            }
-            Err(Stop::Refused(problem)) => return problem.into_response(),
+            Err(stop) => return stop.response(&shared.limits),
         }
     }
 }
@@ -209,6 +210,15 @@ async fn respond(
 enum Stop {
     Failed(Failure),
     Refused(Problem),
+}
+
+impl Stop {
+    fn response(self, limits: &Limits) -> Response {
+        match self {
+            Stop::Failed(failure) => errors::failed(failure, limits).into_response(),
+            Stop::Refused(problem) => problem.into_response(),
+        }
+    }
 }
 
 impl From<Failure> for Stop {
@@ -267,6 +277,8 @@ struct Asked<'m> {
     plan: Plan<'m>,
     target: Target<'m>,
     shape: Shape,
+    /// The reader may not see all rows.
+    is_restricted: bool,
 }
 
 impl<'a> Ask<'a> {
@@ -320,6 +332,9 @@ impl<'a> Ask<'a> {
     }
 
     async fn answer(&self, live: &Arc<Readable>) -> Result<Response, Stop> {
+        if let Some(response) = self.at_hand(live).await? {
+            return Ok(response);
+        }
         let models = self.shared.catalog.models();
         let asked = self.checked(live, &models)?;
         let mut wanted = match self.wait(live, &asked.request).await? {
@@ -331,25 +346,25 @@ impl<'a> Ask<'a> {
             return Ok(response);
         }
         let statement = sql::rows(&asked.plan, asked.target, asked.shape);
-        let shown = Representation::of(&statement);
-        if self.headers.contains_key(header::IF_NONE_MATCH) {
-            let fresh = self.fresh(live, &asked, &wanted).await?;
-            if let Some(tag) = self.tag(live, &fresh, &shown)
-                && headers::matches(self.headers, &tag)
-            {
-                self.shared.cache.spared();
-                let answered = self.answered(live, &fresh, &wanted).await;
-                return Ok(answered.with(StatusCode::NOT_MODIFIED.into_response(), Some(&tag)));
-            }
+        let outline = Outline::of(&asked, Representation::of(&statement));
+        self.remember(live, &asked, outline);
+        let cache = &self.shared.cache;
+        // What is kept goes by the revision of one read model.
+        let is_kept = !asked.plan.embeds_rows() && !cache.is_off();
+        let may_match = self.headers.contains_key(header::IF_NONE_MATCH);
+        let fresh = match is_kept || may_match {
+            true => Some(self.fresh(live, &asked, &wanted).await?),
+            false => None,
+        };
+        if let Some(fresh) = &fresh
+            && let Some(response) = self.spared(live, fresh, &wanted, &outline).await
+        {
+            return Ok(response);
         }
         let read = async || self.read(live, &asked, &statement).await;
-        let found = match asked.plan.links().is_empty() {
-            true => {
-                let fresh = self.fresh(live, &asked, &wanted).await?;
-                self.shared.cache.rows(live, fresh, &shown, read).await
-            }
-            // What is kept goes by the revision of one read model.
-            false => read().await,
+        let found = match fresh.filter(|_| is_kept) {
+            Some(fresh) => cache.rows(live, fresh, &outline.shown, read).await,
+            None => read().await,
         };
         let found = match found {
             Ok(found) => found,
@@ -360,12 +375,27 @@ impl<'a> Ask<'a> {
             // A crash of the database has taken back what was seen before.
             return Err(Stop::Failed(Failure::Gone));
         }
-        let answered = self.answered(live, &found.fresh, &wanted).await;
-        let tag = self.tag(live, &found.fresh, &shown);
-        Ok(match self.shown(&asked, &found.page, &answered) {
-            Ok(response) => answered.with(response, tag.as_deref()),
-            Err(problem) => answered.with(problem.into_response(), None),
-        })
+        Ok(self.found(live, &found, &wanted, &outline).await)
+    }
+
+    /// The answer to a query that was asked before, if its rows are in memory or its reader has them.
+    async fn at_hand(&self, live: &Arc<Readable>) -> Result<Option<Response>, Stop> {
+        let cache = &self.shared.cache;
+        if cache.is_off() && !self.headers.contains_key(header::IF_NONE_MATCH) {
+            return Ok(None);
+        }
+        let Some(outline) = self.remembered(live) else {
+            return Ok(None);
+        };
+        let wanted = Wanted::nothing();
+        let fresh = self.shared.board.look(live, Since::Lately).await?;
+        if let Some(response) = self.spared(live, &fresh, &wanted, &outline).await {
+            return Ok(Some(response));
+        }
+        let Some(found) = cache.at_hand(live, fresh, &outline.shown) else {
+            return Ok(None);
+        };
+        Ok(Some(self.found(live, &found, &wanted, &outline).await))
     }
 
     /// How fresh the rows are, those of other read models too.
@@ -375,10 +405,10 @@ impl<'a> Ask<'a> {
         asked: &Asked<'_>,
         wanted: &Wanted,
     ) -> Result<Arc<Freshness>, Failure> {
-        let links = asked.plan.links();
-        if !links.is_empty() {
-            let pool = &self.shared.pool;
-            let fresh = query::freshness(pool, &self.model, asked.target, &links);
+        if asked.plan.embeds_rows() {
+            let links = asked.plan.links();
+            let sessions = &self.shared.sessions;
+            let fresh = query::freshness(sessions, &self.model, asked.target, &links);
             return fresh.await.map(Arc::new);
         }
         match &wanted.fresh {
@@ -409,14 +439,14 @@ impl<'a> Ask<'a> {
             generation: live.generation,
             standing: live.standing,
             schema: &live.schema,
-            min_position: Some(i64::MAX),
             answer_bytes: limits.answer_bytes,
         };
         let count = self.preferences.count.filter(|_| self.key.is_none());
+        let is_restricted = around.is_restricted(&plan);
         let shape = Shape {
             lines: self.format.lines,
             // What the planner expects comes from statistics of all rows, also of those that this reader may not see.
-            count: count.map(|count| match around.is_restricted(&plan) {
+            count: count.map(|count| match is_restricted {
                 true => sql::Count::Exact,
                 false => count.of_at_most(limits.rows),
             }),
@@ -426,6 +456,7 @@ impl<'a> Ask<'a> {
             plan,
             target,
             shape,
+            is_restricted,
         })
     }
 
@@ -443,105 +474,15 @@ impl<'a> Ask<'a> {
             ..
         } = asked;
         let began = self.shared.board.begin(live);
-        let answer = query::answer(&self.shared.pool, statement, plan, *target, *shape).await?;
+        let answer = query::answer(&self.shared.sessions, statement, plan, *target, *shape).await?;
         let fresh = Arc::new(answer.freshness);
         // With rows of others it says how fresh all of them are together.
-        if plan.links().is_empty() {
+        if !plan.embeds_rows() {
             self.shared.board.saw(live, began, fresh.clone());
         }
         Ok(Found {
             fresh,
             page: Arc::new(answer.page),
         })
-    }
-
-    /// Rows as the reader wants to see them: all of a page, or the only one on its own.
-    fn shown(
-        &self,
-        asked: &Asked<'_>,
-        page: &Page,
-        answered: &Answered,
-    ) -> Result<Response, Problem> {
-        let is_single = self.key.is_some() || self.format.is_single;
-        if is_single && page.count != 1 {
-            return Err(match self.key {
-                Some(key) => errors::no_row(&self.model, key),
-                None => errors::not_one_row(page.count),
-            });
-        }
-        let body = &page.body;
-        let body = match is_single && self.format.lines != Lines::Csv {
-            // The array's brackets are left out.
-            true => body.slice(1..body.len() - 1),
-            false => body.clone(),
-        };
-        let body = match self.preferences.metadata {
-            true => answered.around(&body, page),
-            false => body,
-        };
-        let mut response = body.into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, self.format.content_type());
-        headers.insert(header::VARY, headers::VARY);
-        if self.key.is_some() {
-            return Ok(response);
-        }
-        let plan = &asked.plan;
-        let extent = Extent {
-            offset: match (&plan.after, plan.limit) {
-                (Some(_), _) => None,
-                // Nothing begins anywhere.
-                (None, 0) => Some(0),
-                (None, _) => Some(plan.offset.unsigned_abs()),
-            },
-            count: page.count,
-            total: page.total,
-        };
-        let status = extent.status()?;
-        if extent.is_told() {
-            headers.insert(header::CONTENT_RANGE, extent.header());
-        }
-        if let Some(next) = &page.next {
-            let limit = self.range.and(Some(plan.limit));
-            range::link(headers, self.uri, &self.parameters, limit, next);
-        }
-        *response.status_mut() = status;
-        Ok(response)
-    }
-
-    /// The answer to a query that failed, with how fresh its read model is, if that can still be said.
-    async fn failed(&self, live: &Readable, wanted: &Wanted, failure: Failure) -> Response {
-        let is_away = matches!(failure, Failure::Pool(_) | Failure::Database(_));
-        let response = errors::failed(failure, &self.shared.limits).into_response();
-        if is_away {
-            return response;
-        }
-        match self.shared.board.look(live, Since::Lately).await {
-            Ok(fresh) => {
-                let answered = self.answered(live, &fresh, wanted).await;
-                answered.with(response, None)
-            }
-            Err(_) => response,
-        }
-    }
-
-    /// None while nobody can tell what a revision means.
-    fn tag(&self, live: &Readable, fresh: &Freshness, shown: &Representation) -> Option<String> {
-        let incarnation = fresh.incarnation.as_deref()?;
-        // Metadata change without the rows: such an answer is the same only as far as the rows go.
-        let (weak, form) = match (self.preferences.metadata, self.format.is_single) {
-            (false, false) => ("", ""),
-            (false, true) => ("", "o"),
-            (true, false) => ("W/", "m"),
-            (true, true) => ("W/", "om"),
-        };
-        let embedded = fresh.embedded.as_deref().map(|others| format!("-{others}"));
-        Some(format!(
-            "{weak}\"{incarnation}-{}-{}{}-{}{form}\"",
-            live.generation,
-            fresh.revision,
-            embedded.unwrap_or_default(),
-            shown.short()
-        ))
     }
 }

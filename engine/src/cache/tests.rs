@@ -219,7 +219,7 @@ async fn generations_that_are_gone_take_no_memory() {
     let next = model("orders", 2);
     assert_eq!(ask(&cache, &next, &at(0, 1), "kept").await, "kept");
     cache.retain(|generation| generation != 1);
-    // They go a few at a time.
+    // They go a few at a time, and nothing tells of it: it is asked again until they are gone.
     let patience = Instant::now();
     while cache.counts().entries > 1 {
         assert!(

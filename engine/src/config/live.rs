@@ -17,6 +17,9 @@ pub struct Live {
     pub keep_commits: u32,
     /// Streams and long polls at the same time; more are answered with 503.
     pub max_subscribers: usize,
+    /// How many of them may be one reader's, by token or JWT; whoever comes without any counts as one reader.
+    /// Administrators, and everybody where access is not controlled, are not counted.
+    pub max_subscribers_each: usize,
     /// Bytes that wait for one subscriber who reads too slowly, before it is dropped.
     pub queue_bytes: usize,
     /// After how long without an event a comment is sent, so that nobody on the way takes the stream for dead.
@@ -30,6 +33,7 @@ impl Default for Live {
             keep_minutes: 10,
             keep_commits: 100_000,
             max_subscribers: 3_000,
+            max_subscribers_each: 1_000,
             queue_bytes: 1 << 20,
             heartbeat_ms: 15_000,
         }
@@ -42,6 +46,8 @@ impl Live {
         within("live.keep_minutes", self.keep_minutes, 1..=10_080)?;
         within("live.keep_commits", self.keep_commits, 1..=10_000_000)?;
         within("live.max_subscribers", self.max_subscribers, 0..=1_000_000)?;
+        let each = self.max_subscribers_each;
+        within("live.max_subscribers_each", each, 0..=1_000_000)?;
         within("live.queue_bytes", self.queue_bytes, 4 << 10..=1 << 30)?;
         within("live.heartbeat_ms", self.heartbeat_ms, 100..=600_000)
     }

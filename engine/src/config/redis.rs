@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Config;
 use super::read::ConfigError;
 use super::validate::{refuse, within};
 use crate::feed::publish::Streams;
@@ -68,30 +67,27 @@ impl RedisSettings {
             retired: Duration::from_secs(u64::from(self.feed_retired_hours) * 3_600),
         }
     }
-}
 
-impl Config {
-    pub(super) fn check_redis(&self) -> Result<(), ConfigError> {
-        let redis = &self.redis;
-        within("redis.timeout_ms", redis.timeout_ms, 1..=10_000)?;
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        within("redis.timeout_ms", self.timeout_ms, 1..=10_000)?;
         within(
             "redis.feed_entries",
-            redis.feed_entries,
+            self.feed_entries,
             1_000..=1_000_000_000,
         )?;
         within(
             "redis.feed_retired_hours",
-            redis.feed_retired_hours,
+            self.feed_retired_hours,
             1..=100_000,
         )?;
         let simple = |c: char| c.is_ascii_graphic() && !"{}*?[]\\".contains(c);
-        if redis.prefix.len() > 100 || !redis.prefix.chars().all(simple) {
+        if self.prefix.len() > 100 || !self.prefix.chars().all(simple) {
             return refuse(
                 "redis.prefix",
                 "at most 100 letters, digits and signs, without spaces and none of {}*?[]\\",
             );
         }
-        if let Some(settings) = redis.settings()
+        if let Some(settings) = self.settings()
             && let Err(error) = Redis::new(&settings)
         {
             return refuse("redis.url", error.to_string());

@@ -4,7 +4,19 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::read::ConfigError;
-use super::{Config, OWN_SOURCE, ProjectionSettings};
+use super::{
+    Api, Cache, Config, Database, EngineSettings, Generations, OWN_SOURCE, PluginLimits,
+    ProjectionSettings,
+};
+
+const KIB: usize = 1 << 10;
+const GIB: usize = 1 << 30;
+
+// What a projection may decide for itself has the bounds of what holds for all.
+const BATCH_EVENTS: RangeInclusive<usize> = 1..=1_000_000;
+const BATCH_BYTES: RangeInclusive<usize> = KIB..=GIB / 4;
+const ROW_CACHE_BYTES: RangeInclusive<usize> = 0..=64 * GIB;
+const REBUILD_BYTES: RangeInclusive<usize> = 64 * KIB..=64 * GIB;
 
 impl Config {
     /// Checks every value. [`Config::read`] has done so already.
@@ -22,143 +34,20 @@ impl Config {
                 key: "log".into(),
                 message: format!("\"{}\" is no filter: {error}", self.log),
             })?;
-        self.check_read_schema()?;
-        self.check_numbers()?;
-        self.check_redis()?;
-        self.check_feeds()?;
-        self.check_names()?;
-        self.check_access()
-    }
-
-    fn check_read_schema(&self) -> Result<(), ConfigError> {
-        let schema = &self.database.read_schema;
-        let simple = schema.starts_with(|c: char| c.is_ascii_lowercase())
-            && schema.len() <= 63
-            && schema
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        if !simple {
-            return refuse(
-                "database.read_schema",
-                format!(
-                    "\"{schema}\" must be lower-case letters, digits and underscores, at most 63"
-                ),
-            );
-        }
-        if schema.starts_with("pg_")
-            || schema.starts_with("gobo_")
-            || ["gobo", "information_schema"].contains(&schema.as_str())
-        {
-            return refuse(
-                "database.read_schema",
-                format!("\"{schema}\" is PostgreSQL's or the engine's own: choose another one"),
-            );
-        }
-        Ok(())
-    }
-
-    fn check_numbers(&self) -> Result<(), ConfigError> {
-        const KIB: usize = 1 << 10;
-        const GIB: usize = 1 << 30;
-        let Self {
-            database,
-            limits,
-            engine,
-            generations,
-            api,
-            cache,
-            ..
-        } = self;
-        within(
-            "database.api_connections",
-            database.api_connections,
-            1..=1_000,
-        )?;
-        within(
-            "database.control_connections",
-            database.control_connections,
-            3..=100,
-        )?;
-        within(
-            "limits.memory_bytes",
-            limits.memory_bytes,
-            1_024 * KIB..=4 * GIB,
-        )?;
-        within("limits.batch_time_ms", limits.batch_time_ms, 10..=600_000)?;
-        within(
-            "limits.output_bytes",
-            limits.output_bytes,
-            64 * KIB..=GIB / 4,
-        )?;
-        within("limits.log_lines", limits.log_lines, 0..=100_000)?;
-        within(
-            "limits.message_bytes",
-            limits.message_bytes,
-            64..=1_024 * KIB,
-        )?;
-        within(
-            "limits.keys_per_batch",
-            limits.keys_per_batch,
-            1..=10_000_000,
-        )?;
-        within("limits.rounds", limits.rounds, 1..=10_000)?;
-        within("limits.module_bytes", limits.module_bytes, KIB..=GIB)?;
-        within(
-            "limits.concurrent_instances",
-            limits.concurrent_instances,
-            4..=10_000,
-        )?;
-        within("engine.batch_events", engine.batch_events, 1..=1_000_000)?;
-        within("engine.batch_bytes", engine.batch_bytes, KIB..=GIB / 4)?;
-        within(
-            "engine.row_cache_bytes",
-            engine.row_cache_bytes,
-            0..=64 * GIB,
-        )?;
-        within("engine.commit_rows", engine.commit_rows, 1..=10_000_000)?;
-        within("engine.batches_ahead", engine.batches_ahead, 1..=1_000)?;
-        within("engine.commit_bytes", engine.commit_bytes, KIB..=GIB / 4)?;
-        within("engine.lease_seconds", engine.lease_seconds, 2..=60)?;
-        within("generations.keep", generations.keep, 0..=100)?;
-        within(
-            "generations.replay_hours",
-            generations.replay_hours,
-            1..=100_000,
-        )?;
+        self.database.check()?;
+        self.limits.check()?;
+        self.engine.check()?;
+        self.generations.check()?;
         for (name, settings) in &self.projections {
             settings.check(&format!("projections.{name}."))?;
         }
-        within(
-            "generations.rebuild_bytes",
-            generations.rebuild_bytes,
-            64 * KIB..=64 * GIB,
-        )?;
-        within("api.max_body_bytes", api.max_body_bytes, KIB..=GIB)?;
-        within("api.max_connections", api.max_connections, 1..=100_000)?;
-        within("api.max_requests", api.max_requests, 1..=100_000)?;
-        within("api.max_rows", api.max_rows, 1..=1_000_000)?;
-        within(
-            "api.statement_timeout_ms",
-            api.statement_timeout_ms,
-            1..=3_600_000,
-        )?;
-        within("cache.bytes", cache.bytes, 0..=1 << 40)?;
-        within("cache.keep_seconds", cache.keep_seconds, 1..=86_400)?;
-        within("cache.max_age_ms", cache.max_age_ms, 0..=10_000)?;
-        within("api.max_wait_ms", api.max_wait_ms, 0..=3_600_000)?;
-        within(
-            "api.request_timeout_ms",
-            api.request_timeout_ms,
-            100..=3_600_000,
-        )?;
+        self.api.check()?;
+        self.cache.check()?;
         self.live.check()?;
-        if api.max_wait_ms >= api.request_timeout_ms {
-            return refuse(
-                "api.max_wait_ms",
-                "must be less than api.request_timeout_ms, or requests that wait are cut off",
-            );
-        }
-        Ok(())
+        self.redis.check()?;
+        self.check_feeds()?;
+        self.check_names()?;
+        self.check_access()
     }
 
     fn check_names(&self) -> Result<(), ConfigError> {
@@ -184,6 +73,125 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+impl Database {
+    fn check(&self) -> Result<(), ConfigError> {
+        let schema = &self.read_schema;
+        let simple = schema.starts_with(|c: char| c.is_ascii_lowercase())
+            && schema.len() <= 63
+            && schema
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if !simple {
+            return refuse(
+                "database.read_schema",
+                format!(
+                    "\"{schema}\" must be lower-case letters, digits and underscores, at most 63"
+                ),
+            );
+        }
+        if schema.starts_with("pg_")
+            || schema.starts_with("gobo_")
+            || ["gobo", "information_schema"].contains(&schema.as_str())
+        {
+            return refuse(
+                "database.read_schema",
+                format!("\"{schema}\" is PostgreSQL's or the engine's own: choose another one"),
+            );
+        }
+        within("database.api_connections", self.api_connections, 1..=1_000)?;
+        within(
+            "database.control_connections",
+            self.control_connections,
+            3..=100,
+        )
+    }
+}
+
+impl PluginLimits {
+    fn check(&self) -> Result<(), ConfigError> {
+        within(
+            "limits.memory_bytes",
+            self.memory_bytes,
+            1_024 * KIB..=4 * GIB,
+        )?;
+        within("limits.batch_time_ms", self.batch_time_ms, 10..=600_000)?;
+        within("limits.output_bytes", self.output_bytes, 64 * KIB..=GIB / 4)?;
+        within("limits.log_lines", self.log_lines, 0..=100_000)?;
+        within("limits.message_bytes", self.message_bytes, 64..=1_024 * KIB)?;
+        within("limits.keys_per_batch", self.keys_per_batch, 1..=10_000_000)?;
+        within("limits.rounds", self.rounds, 1..=10_000)?;
+        within("limits.module_bytes", self.module_bytes, KIB..=GIB)?;
+        within(
+            "limits.concurrent_instances",
+            self.concurrent_instances,
+            4..=10_000,
+        )
+    }
+}
+
+impl EngineSettings {
+    fn check(&self) -> Result<(), ConfigError> {
+        within("engine.batch_events", self.batch_events, BATCH_EVENTS)?;
+        within("engine.batch_bytes", self.batch_bytes, BATCH_BYTES)?;
+        within(
+            "engine.row_cache_bytes",
+            self.row_cache_bytes,
+            ROW_CACHE_BYTES,
+        )?;
+        within("engine.commit_rows", self.commit_rows, 1..=10_000_000)?;
+        within("engine.batches_ahead", self.batches_ahead, 1..=1_000)?;
+        within("engine.commit_bytes", self.commit_bytes, KIB..=GIB / 4)?;
+        within("engine.lease_seconds", self.lease_seconds, 2..=60)
+    }
+}
+
+impl Generations {
+    fn check(&self) -> Result<(), ConfigError> {
+        within("generations.keep", self.keep, 0..=100)?;
+        within("generations.replay_hours", self.replay_hours, 1..=100_000)?;
+        within(
+            "generations.rebuild_bytes",
+            self.rebuild_bytes,
+            REBUILD_BYTES,
+        )
+    }
+}
+
+impl Api {
+    fn check(&self) -> Result<(), ConfigError> {
+        within("api.max_body_bytes", self.max_body_bytes, KIB..=GIB)?;
+        within("api.max_connections", self.max_connections, 1..=100_000)?;
+        within("api.max_requests", self.max_requests, 1..=100_000)?;
+        within("api.max_rows", self.max_rows, 1..=1_000_000)?;
+        within(
+            "api.statement_timeout_ms",
+            self.statement_timeout_ms,
+            1..=3_600_000,
+        )?;
+        within("api.max_wait_ms", self.max_wait_ms, 0..=3_600_000)?;
+        within(
+            "api.request_timeout_ms",
+            self.request_timeout_ms,
+            100..=3_600_000,
+        )?;
+        if self.max_wait_ms >= self.request_timeout_ms {
+            return refuse(
+                "api.max_wait_ms",
+                "must be less than api.request_timeout_ms, or requests that wait are cut off",
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Cache {
+    fn check(&self) -> Result<(), ConfigError> {
+        within("cache.bytes", self.bytes, 0..=1 << 40)?;
+        within("cache.keep_seconds", self.keep_seconds, 1..=86_400)?;
+        within("cache.max_age_ms", self.max_age_ms, 0..=10_000)
     }
 }
 
@@ -215,13 +223,11 @@ pub(super) fn refuse<T>(key: &str, message: impl Into<String>) -> Result<T, Conf
 impl ProjectionSettings {
     /// Checks every value; `prefix` stands before the keys in errors.
     pub fn check(&self, prefix: &str) -> Result<(), ConfigError> {
-        const KIB: usize = 1 << 10;
-        const GIB: usize = 1 << 30;
         let sizes = [
-            ("batch_events", self.batch_events, 1..=1_000_000),
-            ("batch_bytes", self.batch_bytes, KIB..=GIB / 4),
-            ("row_cache_bytes", self.row_cache_bytes, 0..=64 * GIB),
-            ("rebuild_bytes", self.rebuild_bytes, 64 * KIB..=64 * GIB),
+            ("batch_events", self.batch_events, BATCH_EVENTS),
+            ("batch_bytes", self.batch_bytes, BATCH_BYTES),
+            ("row_cache_bytes", self.row_cache_bytes, ROW_CACHE_BYTES),
+            ("rebuild_bytes", self.rebuild_bytes, REBUILD_BYTES),
         ];
         for (key, value, range) in sizes {
             if let Some(value) = value {

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use deadpool_postgres::Pool;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::mailbox::{End, Event, Mailbox, Reason};
-use super::query::{Question, Realm};
+use super::mailbox::{End, Event, Mailbox, Reason, Slow};
+use super::query::{Judges, Question, Realm};
 use super::stats::Stats;
 use super::topic::{Seat, Topic};
 use super::{Page, flush, read};
@@ -20,13 +20,17 @@ use crate::query::Failure;
 use crate::shutdown::Shutdown;
 
 /// Commits that are read at once.
-pub(super) const AT_ONCE: i64 = 64;
+const AT_ONCE: i64 = 64;
+/// Subscribers that read commits by themselves at the same time; the others wait.
+const CATCHING_UP: usize = 8;
 
 /// What subscribers may use.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// How many there may be.
     pub subscribers: usize,
+    /// How many of them may be the same reader.
+    pub each: usize,
     /// Bytes that may wait for each.
     pub queue_bytes: usize,
 }
@@ -41,39 +45,21 @@ pub struct Hub {
 pub(super) struct Shared {
     /// Sessions that can write, to wait for the disk.
     pub(super) feed: Pool,
-    /// Sessions that can only read, to judge rows.
-    pub(super) readers: Pool,
+    pub(super) judges: Judges,
+    /// Subscribers that may read commits by themselves at the same time: each has a page in memory, parsed.
+    catching_up: Semaphore,
     pub(super) progress: Progress,
     pub(super) shutdown: Shutdown,
     pub(super) stats: Stats,
     bounds: Bounds,
     places: Arc<Semaphore>,
+    /// How many places each reader has who has any.
+    readers: Mutex<HashMap<String, usize>>,
     topics: Mutex<HashMap<String, Arc<Topic>>>,
 }
 
-/// Why a subscription does not go on.
-#[derive(Debug)]
-pub enum Stop {
-    /// As the feed has it.
-    End(End),
-    /// The database does not answer.
-    Failed(Failure),
-}
-
-impl From<tokio_postgres::Error> for Stop {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Stop::Failed(Failure::Database(error))
-    }
-}
-
-impl From<deadpool_postgres::PoolError> for Stop {
-    fn from(error: deadpool_postgres::PoolError) -> Self {
-        Stop::Failed(Failure::Pool(error))
-    }
-}
-
 impl Hub {
-    /// `feed` has sessions that can write, `readers` sessions that cannot.
+    /// `feed` has sessions that can write, `readers` sessions that cannot, a few of which judge rows.
     pub fn new(
         feed: Pool,
         readers: Pool,
@@ -84,12 +70,14 @@ impl Hub {
         Self {
             shared: Arc::new(Shared {
                 feed,
-                readers,
+                judges: Judges::new(readers),
+                catching_up: Semaphore::new(CATCHING_UP),
                 progress,
                 shutdown,
                 stats: Stats::default(),
                 places: Arc::new(Semaphore::new(bounds.subscribers)),
                 bounds,
+                readers: Mutex::default(),
                 topics: Mutex::default(),
             }),
         }
@@ -100,14 +88,25 @@ impl Hub {
         &self.shared.stats
     }
 
-    /// A place for one more subscriber, if there is one.
-    pub fn place(&self) -> Option<Place> {
-        let permit = self.shared.places.clone().try_acquire_owned().ok()?;
-        self.shared.stats.subscribers.add(1);
-        Some(Place {
+    /// A place for one more subscriber; of those of the same `reader`, if it has a name.
+    pub fn place(&self, reader: Option<&str>) -> Result<Place, Full> {
+        let permit = self.shared.places.clone().try_acquire_owned();
+        let mut place = Place {
+            _permit: permit.map_err(|_| Full::Everybody)?,
             shared: self.shared.clone(),
-            _permit: permit,
-        })
+            reader: None,
+        };
+        self.shared.stats.subscribers.add(1);
+        if let Some(reader) = reader {
+            let mut readers = self.shared.readers();
+            let count = readers.get(reader).map_or(0, |count| *count);
+            if count >= self.shared.bounds.each {
+                return Err(Full::Reader);
+            }
+            readers.insert(reader.to_owned(), count + 1);
+            place.reader = Some(reader.to_owned());
+        }
+        Ok(place)
     }
 
     /// Waits until everything that can be seen now is on the server's disk.
@@ -118,9 +117,13 @@ impl Hub {
 
     /// Where a read model stands; what it stands for is on the server's disk.
     pub async fn present(&self, read_model: &str) -> Result<Option<Page>, Failure> {
+        self.page(read_model, i64::MAX).await
+    }
+
+    /// The next commits after a revision.
+    pub(super) async fn page(&self, read_model: &str, after: i64) -> Result<Option<Page>, Failure> {
         let client = self.shared.feed.get().await?;
-        let page = read(&**client, read_model, i64::MAX, 1).await;
-        flush(&**client).await.map_err(Failure::Database)?;
+        let page = read(&**client, read_model, after, AT_ONCE).await;
         page.map_err(Failure::Database)
     }
 
@@ -149,16 +152,41 @@ impl Hub {
     }
 }
 
+impl Shared {
+    fn readers(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// As many follow as may.
+    Everybody,
+    /// This reader has as many places as one may have.
+    Reader,
+}
+
 /// One subscriber's place; it ends with this.
 #[derive(Debug)]
 pub struct Place {
     shared: Arc<Shared>,
+    /// With whose places it counts.
+    reader: Option<String>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.shared.stats.subscribers.sub(1);
+        if let Some(reader) = &self.reader {
+            let mut readers = self.shared.readers();
+            let left = readers.get(reader).map_or(0, |count| count - 1);
+            match left {
+                0 => drop(readers.remove(reader)),
+                left => drop(readers.insert(reader.clone(), left)),
+            }
+        }
     }
 }
 
@@ -166,23 +194,13 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Subscription {
     hub: Hub,
-    place: Place,
+    _place: Place,
     read_model: String,
     question: Question,
     realm: Realm,
     /// Everything up to this revision has been handed out.
     at: i64,
-    /// What is left of the commits that were read last.
-    ahead: Ahead,
     joined: Option<Joined>,
-}
-
-#[derive(Debug)]
-enum Ahead {
-    /// There may be more.
-    Unknown,
-    /// The last look found nothing.
-    Nothing,
 }
 
 #[derive(Debug)]
@@ -205,12 +223,11 @@ impl Subscription {
     ) -> Self {
         Self {
             hub,
-            place,
+            _place: place,
             read_model: read_model.to_owned(),
             question,
             realm,
             at,
-            ahead: Ahead::Unknown,
             joined: None,
         }
     }
@@ -222,19 +239,16 @@ impl Subscription {
 
     /// Looks for the next events: at least one, or none if there is nothing at the moment to be read from the database, and
     /// then [`next`](Self::next) waits. Moves the id on.
-    pub async fn catch_up(&mut self) -> Result<Vec<Arc<Event>>, Stop> {
+    pub async fn catch_up(&mut self) -> Result<Vec<Arc<Event>>, End> {
         loop {
-            let events = self.read_on().await?;
-            if !events.is_empty() {
-                return Ok(events);
-            }
-            match (&self.ahead, &mut self.joined) {
-                (Ahead::Unknown, _) => {}
-                (Ahead::Nothing, Some(joined)) => {
+            match (self.read_on().await?, &mut self.joined) {
+                (Some(events), _) if events.is_empty() => {}
+                (Some(events), _) => return Ok(events),
+                (None, Some(joined)) => {
                     joined.is_complete = true;
                     return Ok(Vec::new());
                 }
-                (Ahead::Nothing, None) => self.join().await?,
+                (None, None) => self.join().await?,
             }
         }
     }
@@ -285,37 +299,33 @@ impl Subscription {
         next
     }
 
-    async fn read_on(&mut self) -> Result<Vec<Arc<Event>>, Stop> {
+    /// What the next commits are to this subscriber; `None` if there are no commits.
+    async fn read_on(&mut self) -> Result<Option<Vec<Arc<Event>>>, End> {
         let shared = &self.hub.shared;
-        let page = {
-            let client = shared.feed.get().await?;
-            let page = read(&**client, &self.read_model, self.at, AT_ONCE).await?;
-            if let Some(page) = page.as_ref().filter(|page| !page.is_flushed)
-                && !page.commits.is_empty()
-            {
-                flush(&**client).await?;
-            }
-            page
-        };
-        let page = page.ok_or_else(|| refetch(Reason::Gone))?;
-        checked(&self.realm, self.at, &page).map_err(refetch)?;
-        self.ahead = match page.commits.is_empty() {
-            true => Ahead::Nothing,
-            false => Ahead::Unknown,
-        };
+        // Never closed.
+        let _turn = shared.catching_up.acquire().await;
+        let page = self.hub.page(&self.read_model, self.at).await;
+        let page = page.map_err(|failure| {
+            tracing::warn!(read_model = self.read_model, %failure, "a subscriber cannot catch up");
+            End::Dropped(Slow::Database)
+        })?;
+        let page = page.ok_or(End::Refetch(Reason::Gone))?;
+        checked(&self.realm, self.at, &page).map_err(End::Refetch)?;
+        if page.commits.is_empty() {
+            return Ok(None);
+        }
         let mut events = Vec::new();
         for commit in page.commits {
-            let commit = commit.parsed().map_err(refetch)?;
-            let judged = self.question.judge(&shared.readers, &commit).await;
-            if let Some(changes) = judged.map_err(Stop::Failed)? {
+            let commit = commit.parsed().map_err(End::Refetch)?;
+            if let Some(changes) = self.question.judge(&shared.judges, &commit).await? {
                 events.push(Arc::new(self.realm.event(&commit, &changes)));
             }
             self.at = commit.revision;
         }
-        Ok(events)
+        Ok(Some(events))
     }
 
-    async fn join(&mut self) -> Result<(), Stop> {
+    async fn join(&mut self) -> Result<(), End> {
         let mailbox = Arc::new(Mailbox::new(self.hub.shared.bounds.queue_bytes));
         let topic = self.hub.topic(&self.read_model);
         let seat = Seat::take(
@@ -325,25 +335,14 @@ impl Subscription {
             &self.realm,
             mailbox.clone(),
         )
-        .await;
-        let seat = seat.map_err(Stop::End)?;
+        .await?;
         self.joined = Some(Joined {
             seat,
             mailbox,
             is_complete: false,
         });
-        self.ahead = Ahead::Unknown;
         Ok(())
     }
-
-    /// Gives the place back.
-    pub fn into_place(self) -> Place {
-        self.place
-    }
-}
-
-fn refetch(reason: Reason) -> Stop {
-    Stop::End(End::Refetch(reason))
 }
 
 /// Whether a page of commits after revision `at` leads on from there.
@@ -364,8 +363,7 @@ pub(super) fn checked(realm: &Realm, at: i64, page: &Page) -> Result<(), Reason>
         }
         at = commit.revision;
     }
-    let is_whole = (page.commits.len() as i64) < AT_ONCE;
-    match is_whole && at != page.revision {
+    match page.is_whole && at != page.revision {
         true => Err(Reason::Gone),
         false => Ok(()),
     }

@@ -22,8 +22,8 @@ pub struct Event {
 pub enum End {
     /// The rows have to be read anew.
     Refetch(Reason),
-    /// The subscriber, or its query, is too slow; the text says which.
-    Dropped(&'static str),
+    /// Something is too slow; going on from the last id leaves nothing out.
+    Dropped(Slow),
     /// This engine ends: another one goes on.
     Closed,
 }
@@ -41,8 +41,19 @@ pub enum Reason {
     TooManyChanges,
     /// The id is not one of this read model's.
     UnknownId,
-    /// The query fails on a changed row.
-    Failed(String),
+    /// The query fails on a changed row. How is for the log: it may tell of a row that this subscriber must not see.
+    Failed,
+}
+
+/// Who cannot keep up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slow {
+    /// The subscriber.
+    Subscriber,
+    /// The database, with judging the query.
+    Query,
+    /// The database, with anything.
+    Database,
 }
 
 impl Reason {
@@ -54,26 +65,42 @@ impl Reason {
             Reason::Gone => "gone",
             Reason::TooManyChanges => "too_many_changes",
             Reason::UnknownId => "unknown_id",
-            Reason::Failed(_) => "failed",
+            Reason::Failed => "failed",
         }
     }
 
     /// A sentence for people.
-    pub fn text(&self) -> String {
+    pub fn text(&self) -> &'static str {
         match self {
-            Reason::Generation => "another generation of the projection is live now".into(),
-            Reason::Incarnation => {
-                "the database was restarted, restored or replaced meanwhile".into()
-            }
+            Reason::Generation => "another generation of the projection is live now",
+            Reason::Incarnation => "the database was restarted, restored or replaced meanwhile",
             Reason::Gone => {
                 "the changes since then are not kept any more, or the rows were changed as a whole"
-                    .into()
             }
-            Reason::TooManyChanges => {
-                "a commit changed more rows than are told (live.max_changes)".into()
+            Reason::TooManyChanges => "a commit changed more rows than are told (live.max_changes)",
+            Reason::UnknownId => "this id does not belong to what is read here",
+            Reason::Failed => "the query failed on a changed row; the log says how",
+        }
+    }
+}
+
+impl Slow {
+    /// A stable word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Slow::Subscriber | Slow::Query => "too_slow",
+            Slow::Database => "unavailable",
+        }
+    }
+
+    /// A sentence for people.
+    pub fn text(&self) -> &'static str {
+        match self {
+            Slow::Subscriber => "events are not read as fast as they come (live.queue_bytes)",
+            Slow::Query => {
+                "the query takes longer than commits take to come: filter by equality, or change less at once"
             }
-            Reason::UnknownId => "this id does not belong to what is read here".into(),
-            Reason::Failed(why) => format!("the query failed on a changed row: {why}"),
+            Slow::Database => "the database does not answer",
         }
     }
 }
@@ -113,9 +140,7 @@ impl Mailbox {
         if inner.bytes > 0 && inner.bytes + event.frame.len() > self.most {
             inner.events.clear();
             inner.bytes = 0;
-            inner.end = Some(End::Dropped(
-                "events are not read as fast as they come (live.queue_bytes)",
-            ));
+            inner.end = Some(End::Dropped(Slow::Subscriber));
         } else {
             inner.bytes += event.frame.len();
             inner.events.push_back(event.clone());

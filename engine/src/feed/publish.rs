@@ -14,7 +14,7 @@ use deadpool_postgres::{Pool, PoolError};
 use redis::Script;
 use tokio::sync::watch;
 
-use super::{Page, flush, read};
+use super::{Page, read};
 use crate::db::describe_pool;
 use crate::redis::{Redis, Trouble};
 use crate::shutdown::Shutdown;
@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The shortest pause between two looks: what is committed meanwhile is published together.
 const PACE: Duration = Duration::from_millis(5);
 /// Commits that are published in one go.
-const AT_ONCE: usize = 200;
+const AT_ONCE: i64 = 200;
 
 static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("publish/look.lua")));
 static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("publish/append.lua")));
@@ -181,12 +181,9 @@ impl Publisher {
                 // Just after a crash of the server; it is made anew.
                 return Ok(());
             };
-            let Some(page) = read(&**client, name, told, AT_ONCE as i64).await? else {
+            let Some(page) = read(&**client, name, told, AT_ONCE).await? else {
                 return Ok(());
             };
-            if !page.is_flushed {
-                flush(&**client).await?;
-            }
             let token: String = token.get(0);
             let stream = format!("{pointer}:{}-{token}", page.generation);
             let goes_on = match last {
@@ -224,7 +221,7 @@ impl Publisher {
     ) -> Result<bool, Halt> {
         let mut told = last.revision;
         loop {
-            match step(last, told, &page, AT_ONCE) {
+            match step(last, told, &page) {
                 Step::Anew => {
                     tracing::error!(
                         read_model = name,
@@ -244,7 +241,7 @@ impl Publisher {
                 Step::Nothing(through) => {
                     self.published
                         .note(name, |feed| feed.revision = Some(through));
-                    if page.commits.len() < AT_ONCE {
+                    if page.is_whole {
                         return Ok(false);
                     }
                     // Nothing but commits that changed no row.
@@ -252,13 +249,10 @@ impl Publisher {
                 }
             }
             let client = self.pool.get().await?;
-            page = match read(&**client, name, told, AT_ONCE as i64).await? {
+            page = match read(&**client, name, told, AT_ONCE).await? {
                 Some(page) => page,
                 None => return Ok(false),
             };
-            if !page.is_flushed {
-                flush(&**client).await?;
-            }
         }
     }
 

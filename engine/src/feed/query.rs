@@ -5,18 +5,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use deadpool_postgres::Pool;
+use tokio::sync::Semaphore;
 
 use super::commit::Parsed;
-use super::mailbox::{End, Event, Mailbox, Reason};
+use super::mailbox::{End, Event, Mailbox, Reason, Slow};
+use crate::db::is_infrastructure;
 use crate::query::live::Matcher;
 use crate::query::sql::Statement;
 use crate::query::{Failure, live};
 
+/// One in so many sessions for reading may judge rows.
+const SHARE: usize = 4;
+
 /// What is followed: equal ones are shared.
 #[derive(Debug, Clone)]
 pub struct Question {
-    /// The generation that it was checked against.
-    pub generation: i64,
     /// Judges changed rows, and says what of them is shown, see [`live::statement`].
     pub statement: Statement,
     /// The same without the database, where that comes to the same.
@@ -27,12 +30,12 @@ impl Question {
     /// What the changes of a commit are to those who ask this: a JSON array, or nothing.
     pub(super) async fn judge(
         &self,
-        pool: &Pool,
+        judges: &Judges,
         commit: &Parsed,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Option<String>, End> {
         match &self.matcher {
             Some(matcher) => Ok(self.judge_here(matcher, commit)),
-            None => live::judge(pool, &self.statement, &commit.text).await,
+            None => judges.judge(&self.statement, commit).await,
         }
     }
 
@@ -66,6 +69,43 @@ impl Question {
         }
         changes.push(']');
         Some(changes)
+    }
+}
+
+/// The database, as far as it judges rows: a part of the sessions for reading, so that live queries do not keep anybody from
+/// reading who does not follow. Clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct Judges {
+    readers: Pool,
+    places: Arc<Semaphore>,
+}
+
+impl Judges {
+    pub(super) fn new(readers: Pool) -> Self {
+        let places = (readers.status().max_size / SHARE).max(1);
+        Self {
+            readers,
+            places: Arc::new(Semaphore::new(places)),
+        }
+    }
+
+    async fn judge(&self, statement: &Statement, commit: &Parsed) -> Result<Option<String>, End> {
+        // Never closed.
+        let _place = self.places.acquire().await;
+        let judged = live::judge(&self.readers, statement, &commit.text).await;
+        judged.map_err(|failure| {
+            // What PostgreSQL says may name values of rows that the subscriber must not see.
+            let revision = commit.revision;
+            tracing::warn!(%failure, revision, "a live query could not be judged");
+            match failure {
+                Failure::Gone => End::Refetch(Reason::Generation),
+                Failure::Pool(_) => End::Dropped(Slow::Database),
+                Failure::Database(error) if is_infrastructure(&error) => {
+                    End::Dropped(Slow::Database)
+                }
+                _ => End::Refetch(Reason::Failed),
+            }
+        })
     }
 }
 
@@ -164,8 +204,8 @@ impl Followed {
     }
 
     /// Takes the next commit over. Commits come in order.
-    pub(super) async fn take(&self, pool: &Pool, commit: &Parsed) {
-        match self.question.judge(pool, commit).await {
+    pub(super) async fn take(&self, judges: &Judges, commit: &Parsed) {
+        match self.question.judge(judges, commit).await {
             Ok(Some(changes)) => {
                 let event = Arc::new(self.realm.event(commit, &changes));
                 for mailbox in self.mailboxes().iter() {
@@ -173,7 +213,7 @@ impl Followed {
                 }
             }
             Ok(None) => {}
-            Err(failure) => self.end(&End::Refetch(Reason::Failed(failure.to_string()))),
+            Err(end) => self.end(&end),
         }
         // Last, so that whoever sees it finds the events before it in the mailbox.
         self.seen.store(commit.revision, Ordering::Release);

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::Page;
 use super::commit::Parsed;
-use super::hub::{AT_ONCE, Hub, checked};
-use super::mailbox::{End, Mailbox, Reason};
+use super::hub::{Hub, checked};
+use super::mailbox::{End, Mailbox, Reason, Slow};
 use super::query::{Followed, Question, Realm};
-use super::{Page, flush, read};
 use crate::query::Failure;
 use crate::query::sql::Statement;
 
@@ -110,20 +110,7 @@ impl Topic {
     async fn look(&self, hub: &Hub) -> Result<usize, Failure> {
         let at = self.state().at.clone();
         let after = at.as_ref().map_or(i64::MAX, |(_, revision)| *revision);
-        let page = {
-            let client = hub.shared.feed.get().await?;
-            let page = read(&**client, &self.read_model, after, AT_ONCE).await;
-            let page = page.map_err(Failure::Database)?;
-            // Nothing is handed out that a crash could take back.
-            let is_news = page
-                .as_ref()
-                .is_some_and(|page| !page.is_flushed && page.revision != after);
-            if is_news {
-                flush(&**client).await.map_err(Failure::Database)?;
-            }
-            page
-        };
-        let Some(page) = page else {
+        let Some(page) = hub.page(&self.read_model, after).await? else {
             self.end(&End::Refetch(Reason::Gone));
             return Ok(0);
         };
@@ -167,12 +154,10 @@ impl Topic {
     async fn give(&self, hub: &Hub, tables: &[Table], commit: Arc<Parsed>) {
         for Table { followed, asker } in tables {
             match asker {
-                None => followed.take(&hub.shared.readers, &commit).await,
+                None => followed.take(&hub.shared.judges, &commit).await,
                 Some(asker) => {
                     if asker.try_send(commit.clone()).is_err() {
-                        followed.end(&End::Dropped(
-                            "the query takes longer than commits take to come: filter by equality, or change less at once",
-                        ));
+                        followed.end(&End::Dropped(Slow::Query));
                     }
                 }
             }
@@ -291,10 +276,10 @@ impl Drop for Seat {
 /// Starts the task that asks the database for a query, one commit after the other. It ends with the table.
 fn ask(hub: &Hub, followed: Arc<Followed>) -> mpsc::Sender<Arc<Parsed>> {
     let (sender, mut commits) = mpsc::channel::<Arc<Parsed>>(BEHIND);
-    let readers = hub.shared.readers.clone();
+    let judges = hub.shared.judges.clone();
     tokio::spawn(async move {
         while let Some(commit) = commits.recv().await {
-            followed.take(&readers, &commit).await;
+            followed.take(&judges, &commit).await;
         }
     });
     sender

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -19,6 +18,7 @@ use super::catalog::Readable;
 use super::rows::{dead_letters, freshness};
 use super::sql::Target;
 use super::{Failure, Freshness};
+use crate::db::Sessions;
 use crate::progress::Progress;
 
 /// How often a reader who waits looks without any hint: the generation may be run by another process.
@@ -41,7 +41,7 @@ pub struct Board {
 
 #[derive(Debug)]
 struct Shared {
-    pool: Pool,
+    sessions: Sessions,
     progress: Progress,
     looks: Looks,
     waiters: Semaphore,
@@ -114,12 +114,12 @@ pub struct Counts {
 }
 
 impl Board {
-    /// `pool` has sessions that can read.
-    pub fn new(pool: Pool, progress: Progress, looks: Looks) -> Self {
+    /// `sessions` can read.
+    pub fn new(sessions: Sessions, progress: Progress, looks: Looks) -> Self {
         Self {
             shared: Arc::new(Shared {
                 waiters: Semaphore::new(looks.waiters),
-                pool,
+                sessions,
                 progress,
                 looks,
                 asked: AtomicU64::new(0),
@@ -153,7 +153,7 @@ impl Board {
             return Ok(fresh);
         }
         let began = self.begin(model);
-        let fresh = freshness(&shared.pool, &model.model.name, model.target(), &[]).await?;
+        let fresh = freshness(&shared.sessions, &model.model.name, model.target(), &[]).await?;
         Ok(self.saw(model, began, Arc::new(fresh)))
     }
 
@@ -243,7 +243,7 @@ impl Board {
         model: &Readable,
         positions: &[i64],
     ) -> Result<Vec<i64>, Failure> {
-        dead_letters(&self.shared.pool, model.generation, positions).await
+        dead_letters(&self.shared.sessions, model.generation, positions).await
     }
 
     /// Says that this process has learnt that a generation is at a new position, so that its readers look again.
@@ -328,8 +328,6 @@ impl Readable {
             generation: self.generation,
             standing: self.standing,
             schema: &self.schema,
-            // The first dead letters are named whatever position was asked for: others share the look.
-            min_position: Some(i64::MAX),
             answer_bytes: 0,
         }
     }

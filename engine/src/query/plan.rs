@@ -105,6 +105,16 @@ impl<'m> Plan<'m> {
         !self.sort.is_empty() && self.sort.iter().all(|sort| sort.has_place(hides_rows))
     }
 
+    /// Whether it is about the one row with a key, and nothing else: values change nothing about how to find it.
+    pub fn is_by_key(&self) -> bool {
+        self.sort.is_empty() && !self.is_grouped() && !self.embeds_rows()
+    }
+
+    /// Whether rows of other read models are in its own.
+    pub fn embeds_rows(&self) -> bool {
+        !self.embeds.is_empty()
+    }
+
     /// What leads to each embedded read model, within other embeds too.
     pub fn links(&self) -> Vec<&Link<'m>> {
         let mut links = Vec::new();

@@ -10,6 +10,10 @@ use tokio_postgres::{Error, Row};
 
 use super::plan::{Link, Plan};
 use super::sql::{self, Bound, Count, Shape, Statement, Target};
+use crate::db::Sessions;
+
+/// How many dead letters are named.
+const NAMED: usize = 20;
 
 /// How fresh a read model's rows are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,16 +98,16 @@ pub enum Failure {
 
 /// Runs a checked query, whose statement [`sql::rows`] has made.
 pub async fn answer(
-    pool: &Pool,
+    sessions: &Sessions,
     statement: &Statement,
     plan: &Plan<'_>,
     target: Target<'_>,
     shape: Shape,
 ) -> Result<Answer, Failure> {
     if let Some(most) = plan.max_cost {
-        affordable(pool, statement, most, plan.hides_rows()).await?;
+        affordable(sessions, statement, most, plan.hides_rows()).await?;
     }
-    let row = run(pool, statement).await?.ok_or(Failure::Gone)?;
+    let row = one(sessions, statement).await?.ok_or(Failure::Gone)?;
     let read = || -> Result<_, Error> {
         let found: i64 = row.try_get("count")?;
         let bytes: i64 = row.try_get("bytes")?;
@@ -120,7 +124,7 @@ pub async fn answer(
         None | Some(Count::Exact) => counted,
         Some(Count::Estimated { above }) if counted.is_some_and(|total| total <= above) => counted,
         Some(Count::Planned | Count::Estimated { .. }) => {
-            let planned = planned(pool, plan, target).await?;
+            let planned = planned(sessions, plan, target).await?;
             // No estimate is less than what was seen.
             let seen = if count == 0 {
                 0
@@ -145,7 +149,7 @@ pub async fn answer(
 
 /// Refuses a statement that the planner expects to cost more than `most`.
 async fn affordable(
-    pool: &Pool,
+    sessions: &Sessions,
     statement: &Statement,
     most: u64,
     hides_rows: bool,
@@ -154,7 +158,7 @@ async fn affordable(
         text: format!("explain (format json) {}", statement.text),
         parameters: statement.parameters.clone(),
     };
-    let row = run(pool, &explain).await?.ok_or(Failure::Gone)?;
+    let row = one(sessions, &explain).await?.ok_or(Failure::Gone)?;
     let explained: serde_json::Value = row.try_get(0).map_err(Failure::Database)?;
     let cost = explained[0]["Plan"]["Total Cost"].as_f64().unwrap_or(0.0);
     // A cost is never negative, and one beyond all numbers is cut to the greatest.
@@ -168,35 +172,22 @@ async fn affordable(
 }
 
 /// How many rows the planner expects, pages aside.
-async fn planned(pool: &Pool, plan: &Plan<'_>, target: Target<'_>) -> Result<u64, Failure> {
+async fn planned(sessions: &Sessions, plan: &Plan<'_>, target: Target<'_>) -> Result<u64, Failure> {
     let statement = sql::planned(plan, target);
-    let row = run(pool, &statement).await?.ok_or(Failure::Gone)?;
+    let row = one(sessions, &statement).await?.ok_or(Failure::Gone)?;
     let explained: serde_json::Value = row.try_get(0).map_err(Failure::Database)?;
     Ok(explained[0]["Plan"]["Plan Rows"].as_u64().unwrap_or(0))
 }
 
 /// Asks only how fresh a read model is.
 pub async fn freshness(
-    pool: &Pool,
+    sessions: &Sessions,
     model: &str,
     target: Target<'_>,
     embedded: &[&Link<'_>],
 ) -> Result<Freshness, Failure> {
     let statement = sql::freshness(target, model, embedded);
-    if !embedded.is_empty() {
-        let row = run(pool, &statement).await?.ok_or(Failure::Gone)?;
-        return fresh(&row).map_err(Failure::Database);
-    }
-    let Statement { text, parameters } = statement;
-    let client = pool.get().await?;
-    // Prepared, unlike queries: there are as many texts as there are standings.
-    let types: Vec<Type> = parameters.iter().map(type_of).collect();
-    let prepared = client.prepare_typed_cached(&text, &types).await;
-    let prepared = prepared.map_err(classify)?;
-    let values: Vec<Text<'_>> = parameters.iter().map(|b| Text(b.text.as_deref())).collect();
-    let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as _).collect();
-    let row = client.query_opt(&prepared, &values).await;
-    let row = row.map_err(classify)?.ok_or(Failure::Gone)?;
+    let row = one(sessions, &statement).await?.ok_or(Failure::Gone)?;
     fresh(&row).map_err(Failure::Database)
 }
 
@@ -224,14 +215,15 @@ pub(super) async fn dead_letters(
 fn fresh(row: &Row) -> Result<Freshness, Error> {
     let position: i64 = row.try_get("position")?;
     let others: Option<i64> = row.try_get("others_position")?;
-    let dead_letters: i64 = row.try_get("dead_letters")?;
+    let dead_letters: Vec<i64> = row.try_get("dead_letters")?;
     Ok(Freshness {
         position: others.map_or(position, |others| others.min(position)),
         incarnation: row.try_get("incarnation")?,
         revision: row.try_get("revision")?,
         embedded: row.try_get("others")?,
-        dead_letters: dead_letters + row.try_get::<_, i64>("others_dead_letters")?,
-        dead_positions: row.try_get("dead_positions")?,
+        // At most a thousand.
+        dead_letters: dead_letters.len() as i64 + row.try_get::<_, i64>("others_dead_letters")?,
+        dead_positions: dead_letters.into_iter().take(NAMED).collect(),
     })
 }
 
@@ -240,6 +232,17 @@ fn type_of(bound: &Bound) -> Type {
     Type::from_oid(bound.oid).unwrap_or(Type::TEXT)
 }
 
+/// Runs a statement that gives one row at most.
+async fn one(sessions: &Sessions, statement: &Statement) -> Result<Option<Row>, Failure> {
+    let parameters = &statement.parameters;
+    let types: Vec<Type> = parameters.iter().map(type_of).collect();
+    let values: Vec<Text<'_>> = parameters.iter().map(|b| Text(b.text.as_deref())).collect();
+    let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as _).collect();
+    let row = sessions.one(&statement.text, &types, &values).await?;
+    row.map_err(|error| blame(classify(error), parameters))
+}
+
+/// The same for a statement whose text will hardly come again.
 pub(super) async fn run(pool: &Pool, statement: &Statement) -> Result<Option<Row>, Failure> {
     let client = pool.get().await?;
     let values: Vec<(Text<'_>, Type)> = statement
@@ -251,7 +254,6 @@ pub(super) async fn run(pool: &Pool, statement: &Statement) -> Result<Option<Row
         .iter()
         .map(|(text, kind)| (text as &(dyn ToSql + Sync), kind.clone()))
         .collect();
-    // Unnamed: queries differ too much for prepared statements to be worth their memory in every session.
     client
         .query_typed_opt(&statement.text, &parameters)
         .await

@@ -57,8 +57,6 @@ pub struct Target<'a> {
     pub standing: Standing,
     /// The schema of the generation's tables.
     pub schema: &'a str,
-    /// The position whose dead letters are to be named.
-    pub min_position: Option<i64>,
     /// Bytes of rows beyond which none are returned.
     pub answer_bytes: u64,
 }
@@ -73,7 +71,7 @@ pub struct Shape {
 }
 
 /// How many parameters [`fresh_parameters`] are.
-const FRESH_PARAMETERS: usize = 3;
+const FRESH_PARAMETERS: usize = 2;
 
 const INT8: u32 = 20;
 const TEXT: u32 = 25;
@@ -82,15 +80,18 @@ const TEXT: u32 = 25;
 pub const MAX_DEAD_LETTERS: i64 = 1_000;
 
 /// How fresh a read model's rows are, and those that are embedded in them: position, revision, dead letters, and the
-/// positions of those up to the one asked for. The first three parameters are the generation, the read model's name and
-/// that position.
+/// positions of the first of those. The first two parameters are the generation and the read model's name.
 pub fn freshness(target: Target<'_>, model: &str, embedded: &[&Link<'_>]) -> Statement {
     let mut builder = Builder {
         parameters: fresh_parameters(target, model),
     };
-    let (columns, from) = builder.fresh(target.standing, embedded);
+    let Fresh {
+        columns,
+        from,
+        is_there,
+    } = builder.fresh(target.standing, embedded);
     Statement {
-        text: format!("select {columns} from {from}"),
+        text: format!("select {columns} from {from} where {is_there}"),
         parameters: builder.parameters,
     }
 }
@@ -101,7 +102,11 @@ pub fn rows(plan: &Plan<'_>, target: Target<'_>, shape: Shape) -> Statement {
     let mut builder = Builder {
         parameters: fresh_parameters(target, &plan.model.name),
     };
-    let (fresh, from) = builder.fresh(target.standing, &plan.links());
+    let Fresh {
+        columns,
+        from,
+        is_there,
+    } = builder.fresh(target.standing, &plan.links());
     let page = builder.page(plan, target, shape.lines);
     let total = builder.total(plan, target, shape.count);
     let limit = plan.limit;
@@ -112,16 +117,22 @@ pub fn rows(plan: &Plan<'_>, target: Target<'_>, shape: Shape) -> Statement {
         &format!("n <= {limit} and upto <= {most}"),
         &mut builder.parameters,
     );
+    let planned = match plan.is_by_key() {
+        true => "",
+        false => PLANNED_FOR_VALUES,
+    };
     let text = format!(
-        "select {fresh}, page.count, page.bytes, page.body, page.last, {total} as total from {from}
+        "select {columns}, page.count, page.bytes, page.body, page.last, {total} as total from {from}
 cross join (
   select count(*) as count,
     coalesce(sum(octet_length(line)) filter (where n <= {limit}), 0)::bigint as bytes,
     case when coalesce(sum(octet_length(line)) filter (where n <= {limit}), 0) <= {most}
       then {body} end as body,
     max(place) filter (where n = {limit}) as last
-  from (select *, sum(octet_length(line)) over (order by n rows unbounded preceding) as upto from ({page}) as lines) as lines
-) as page"
+  from (select line, place, row_number() over so_far as n, sum(octet_length(line)) over so_far as upto
+    from ({page}) as lines window so_far as (rows unbounded preceding)) as lines
+) as page
+where {is_there}{planned}"
     );
     Statement {
         text,
@@ -129,28 +140,22 @@ cross join (
     }
 }
 
-/// At most 20 dead letters are named.
-const FRESHNESS: &str = "(select to_char(pg_postmaster_start_time(), 'YYMMDDHH24MISSUS') || '-' || left(token::text, 8) from gobo.incarnation) as incarnation, c.position, c.revision, dead.count as dead_letters, \
-    array(select d.position from gobo.dead_letters d where d.generation = c.generation and d.position <= $3 and d.state <> 'discarded' \
-    order by d.position limit 20) as dead_positions";
+/// PostgreSQL may come to one plan for all values of a statement that it keeps. For a filter that is wrong: few rows match
+/// one value, and most of them another. With the read model's name at hand this is nothing; without, it is so
+/// expensive that a plan without values is never the cheaper one.
+const PLANNED_FOR_VALUES: &str =
+    " and ($2 is not null or (select count(*) from generate_series(1, 1000000000000)) > 0)";
 
-/// A generation that has lost its standing meanwhile gives no row.
-fn fresh_from(standing: Standing) -> String {
-    let standing = match standing {
-        Standing::Live => {
-            "select c.generation, c.position, coalesce(m.revision, 0) as revision from gobo.checkpoints c \
-             join gobo.projections p on p.live = c.generation left join gobo.read_models m on m.name = $2"
-        }
-        Standing::Past => {
-            "select c.generation, c.position, c.revision from gobo.checkpoints c \
-             join gobo.generations g on g.id = c.generation and g.state = 'done'"
-        }
-    };
-    format!(
-        "({standing} where c.generation = $1) as c \
-         cross join lateral (select count(*) as count from (select 1 from gobo.dead_letters d \
-         where d.generation = c.generation and d.state <> 'discarded' limit {MAX_DEAD_LETTERS}) as letters) as dead"
-    )
+/// Subqueries, each about one row of one table: joins of the same would take the planner three times as long.
+const FRESHNESS: &str = "(select to_char(pg_postmaster_start_time(), 'YYMMDDHH24MISSUS') || '-' || left(token::text, 8) \
+    from gobo.incarnation) as incarnation, c.position";
+
+/// What is said of freshness.
+struct Fresh {
+    columns: String,
+    from: String,
+    /// A generation that has lost its standing meanwhile gives no row.
+    is_there: &'static str,
 }
 
 fn fresh_parameters(target: Target<'_>, model: &str) -> Vec<Bound> {
@@ -162,11 +167,6 @@ fn fresh_parameters(target: Target<'_>, model: &str) -> Vec<Bound> {
     vec![
         bound("generation", INT8, Some(target.generation.to_string())),
         bound("read model", TEXT, Some(model.to_owned())),
-        bound(
-            "min_position",
-            INT8,
-            target.min_position.map(|position| position.to_string()),
-        ),
     ]
 }
 
@@ -178,15 +178,29 @@ pub struct Builder {
 
 impl Builder {
     /// What is said of freshness: columns, and where they come from.
-    fn fresh(&mut self, standing: Standing, embedded: &[&Link<'_>]) -> (String, String) {
-        let from = fresh_from(standing);
-        match (standing, embedded) {
+    fn fresh(&mut self, standing: Standing, embedded: &[&Link<'_>]) -> Fresh {
+        let (revision, is_there) = match standing {
+            Standing::Live => (
+                "coalesce((select m.revision from gobo.read_models m where m.name = $2), 0)",
+                "c.generation = $1 and exists (select from gobo.projections p where p.live = $1)",
+            ),
+            Standing::Past => (
+                "c.revision",
+                "c.generation = $1 and exists (select from gobo.generations g where g.id = $1 and g.state = 'done')",
+            ),
+        };
+        let (others, from) = match (standing, embedded) {
             // What is embedded in a generation of the past is of that generation.
-            (_, []) | (Standing::Past, _) => (format!("{FRESHNESS}, {NO_OTHERS}"), from),
-            (Standing::Live, embedded) => {
-                let others = self.others(embedded);
-                (format!("{FRESHNESS}, {OTHERS}"), format!("{from} {others}"))
-            }
+            (_, []) | (Standing::Past, _) => (NO_OTHERS, String::new()),
+            (Standing::Live, embedded) => (OTHERS, self.others(embedded)),
+        };
+        Fresh {
+            columns: format!(
+                "{FRESHNESS}, {revision} as revision, array(select d.position from gobo.dead_letters d \
+                 where d.generation = $1 and d.state <> 'discarded' order by d.position limit {MAX_DEAD_LETTERS}) as dead_letters, {others}"
+            ),
+            from: format!("gobo.checkpoints c {from}"),
+            is_there,
         }
     }
 

@@ -9,11 +9,14 @@ use crate::event::Position;
 const REFUSED: &str = "GB003";
 
 /// Where copies may be that no transaction reaches.
-pub const ELSEWHERE: [&str; 4] = [
+pub const ELSEWHERE: [&str; 7] = [
     "files of batches that failed (engine.failures_dir), on each of the engine's machines",
     "files that events were imported from, dumps, base backups and archived WAL",
     "dead row versions, until the table is vacuumed: vacuum gobo.events",
-    "whatever readers of the read models and of /events have copied",
+    "answers kept in memory and in Redis: until cache.keep_seconds after the rows were computed anew",
+    "changes of rows in gobo.feed, for those who follow them: until live.keep_minutes after their commit",
+    "Redis Streams of read models with feed = \"redis\": delete them, they begin anew with a refetch",
+    "whatever readers of the read models, of their changes and of /events have copied",
 ];
 
 /// Which events.

@@ -1,5 +1,6 @@
 //! `gobo-baseline DATABASE_URL`: the orders of `plugins/orders` by handlers as one would write them by hand (axum, a pool,
-//! prepared statements, JSON made by PostgreSQL), and an answer that never changes. `cargo xtask bench` compares with both.
+//! prepared statements, JSON made by PostgreSQL), once with tokio-postgres and once with sqlx, and an answer that never
+//! changes. `cargo xtask bench` compares with them.
 
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -7,13 +8,14 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use tokio::net::TcpListener;
 use tokio_postgres::NoTls;
-use tokio_postgres::types::ToSql;
 
 /// As many sessions as `database.api_connections` are by default.
-const SESSIONS: usize = 16;
+const SESSIONS: u32 = 16;
 
 const ROW: &str = "select row_to_json(r)::text from (select order_id, user_id, symbol, side, status, price, quantity, \
     filled, notional, average_price, created_at, updated_at from read.orders where order_id = $1) r";
@@ -25,6 +27,12 @@ const PAGE: &str = "select coalesce(json_agg(r), '[]')::text from (select order_
 /// About as long as an order.
 const STATIC: &str = r#"{"order_id":"o-1-0-000001","user_id":"user-17","symbol":"BTC-EUR","side":"buy","status":"filled","price":61420.50,"quantity":1.25,"filled":1.25,"notional":76775.6250,"average_price":61420.50000000,"created_at":"2026-01-01T00:00:00+00:00","updated_at":"2026-01-01T00:00:01+00:00"}"#;
 
+#[derive(Clone)]
+struct Pools {
+    tokio_postgres: Pool,
+    sqlx: PgPool,
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let url = std::env::args()
@@ -34,42 +42,61 @@ async fn main() -> Result<()> {
         recycling_method: RecyclingMethod::Fast,
     };
     let manager = Manager::from_config(url.parse()?, NoTls, settings);
-    let pool = Pool::builder(manager).max_size(SESSIONS).build()?;
+    let pools = Pools {
+        tokio_postgres: Pool::builder(manager)
+            .max_size(usize::try_from(SESSIONS)?)
+            .build()?,
+        sqlx: PgPoolOptions::new()
+            .max_connections(SESSIONS)
+            .test_before_acquire(false)
+            .connect_lazy(&url)?,
+    };
     let router = Router::new()
         .route("/static", get(async || json(STATIC.to_owned())))
-        .route("/orders/{order}", get(order))
-        .route("/symbols/{symbol}", get(symbol))
-        .with_state(pool);
+        .route("/tokio-postgres/orders/{order}", get(order))
+        .route("/tokio-postgres/symbols/{symbol}", get(symbol))
+        .route("/sqlx/orders/{order}", get(order_by_sqlx))
+        .route("/sqlx/symbols/{symbol}", get(symbol_by_sqlx))
+        .with_state(pools);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}", listener.local_addr()?);
     Ok(axum::serve(listener, router).await?)
 }
 
-async fn order(State(pool): State<Pool>, Path(order): Path<String>) -> Response {
-    answer(&pool, ROW, &order).await
+async fn order(State(pools): State<Pools>, Path(order): Path<String>) -> Response {
+    answer(ask(&pools.tokio_postgres, ROW, &order).await)
 }
 
-async fn symbol(State(pool): State<Pool>, Path(symbol): Path<String>) -> Response {
-    answer(&pool, PAGE, &symbol).await
+async fn symbol(State(pools): State<Pools>, Path(symbol): Path<String>) -> Response {
+    answer(ask(&pools.tokio_postgres, PAGE, &symbol).await)
 }
 
-async fn answer(pool: &Pool, sql: &str, value: &(dyn ToSql + Sync)) -> Response {
-    match ask(pool, sql, value).await {
+async fn order_by_sqlx(State(pools): State<Pools>, Path(order): Path<String>) -> Response {
+    answer(ask_by_sqlx(&pools.sqlx, ROW, &order).await)
+}
+
+async fn symbol_by_sqlx(State(pools): State<Pools>, Path(symbol): Path<String>) -> Response {
+    answer(ask_by_sqlx(&pools.sqlx, PAGE, &symbol).await)
+}
+
+async fn ask(pool: &Pool, sql: &str, value: &str) -> Result<Option<String>> {
+    let client = pool.get().await?;
+    let statement = client.prepare_cached(sql).await?;
+    let row = client.query_opt(&statement, &[&value]).await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+async fn ask_by_sqlx(pool: &PgPool, sql: &'static str, value: &str) -> Result<Option<String>> {
+    let row = sqlx::query_scalar(sql).bind(value);
+    Ok(row.fetch_optional(pool).await?)
+}
+
+fn answer(found: Result<Option<String>>) -> Response {
+    match found {
         Ok(Some(text)) => json(text),
         Ok(None) => StatusCode::NOT_FOUND.into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
-}
-
-async fn ask(
-    pool: &Pool,
-    sql: &str,
-    value: &(dyn ToSql + Sync),
-) -> Result<Option<String>, PoolError> {
-    let client = pool.get().await?;
-    let statement = client.prepare_cached(sql).await?;
-    let row = client.query_opt(&statement, &[value]).await?;
-    Ok(row.map(|row| row.get(0)))
 }
 
 fn json(text: String) -> Response {

@@ -93,6 +93,25 @@ pub(super) fn market(file: &Path, events: u64) -> Result<()> {
     Ok(out.flush()?)
 }
 
+/// Writes `events` events of which each makes an order of the demo's market.
+pub(super) fn orders(file: &Path, events: u64) -> Result<()> {
+    let mut out = create(file)?;
+    for number in 0..events {
+        let order = format!("order-{number}");
+        let (symbol, _) = SYMBOLS[usize::try_from(number)? % SYMBOLS.len()];
+        let line = json!({
+            "stream_id": order, "version": 0, "type": "OrderCreated",
+            "data": {
+                "order_id": order, "user_id": format!("user-{}", number % 1_000), "symbol": symbol, "side": "buy",
+                "price": "61420.50", "quantity": "1.25",
+            },
+            "occurred_at": clock::text(START),
+        });
+        writeln!(out, "{line}")?;
+    }
+    Ok(out.flush()?)
+}
+
 /// A number below `end`; small ones come up most.
 fn skewed(random: &mut Random, end: i64) -> i64 {
     let (first, second) = (random.between(0, end - 1), random.between(1, end));

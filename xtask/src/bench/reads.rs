@@ -19,6 +19,17 @@ const ROWS: usize = 1_000;
 /// For how long each load runs, after as long again to warm up.
 const TIME: Duration = Duration::from_secs(3);
 
+/// The order in which they are shown; the first three are what the others are held against.
+const WAYS: [&str; 7] = [
+    "static",
+    "by hand",
+    "by hand, sqlx",
+    "memory",
+    "Redis",
+    "PostgreSQL",
+    "304",
+];
+
 /// The handlers written by hand; they end when this is dropped.
 struct Baseline {
     process: Child,
@@ -82,7 +93,7 @@ impl Bench {
             (
                 "row",
                 rows.iter()
-                    .map(|key| format!("/orders/{key}"))
+                    .map(|key| format!("orders/{key}"))
                     .collect::<Vec<_>>(),
                 rows.iter()
                     .map(|key| format!("/read/orders/{key}"))
@@ -90,7 +101,7 @@ impl Bench {
             ),
             (
                 "page of 50",
-                vec![format!("/symbols/{symbol}")],
+                vec![format!("symbols/{symbol}")],
                 vec![format!(
                     "/read/orders?symbol=eq.{symbol}&order=order_id&limit=50"
                 )],
@@ -98,21 +109,23 @@ impl Bench {
         ];
         let fixed = vec!["/static".to_owned()];
         for (kind, hand, ours) in &kinds {
-            let mut ways =
-                ["static", "by hand", "memory", "Redis", "PostgreSQL", "304"].map(|name| Way {
-                    name,
-                    rates: Vec::new(),
-                });
+            let mut ways = WAYS.map(|name| Way {
+                name,
+                rates: Vec::new(),
+            });
             for round in 0..self.repeat {
                 eprintln!("reads of a {kind}, {} of {}", round + 1, self.repeat);
                 ways[0].run(&by_hand.url, &fixed, None)?;
-                ways[1].run(&by_hand.url, hand, None)?;
-                for (way, config) in [(2, ""), (3, far.as_str()), (4, none)] {
+                for (way, library) in [(1, "tokio-postgres"), (2, "sqlx")] {
+                    let paths = hand.iter().map(|path| format!("/{library}/{path}"));
+                    ways[way].run(&by_hand.url, &paths.collect::<Vec<_>>(), None)?;
+                }
+                for (way, config) in [(3, ""), (4, far.as_str()), (5, none)] {
                     let served = self.serve_with(database, config)?;
                     ways[way].run(&served.url, ours, None)?;
-                    if way == 2 {
+                    if way == 3 {
                         let tag = tag(&served.url, &ours[0])?;
-                        ways[5].run(&served.url, &ours[..1], Some(&tag))?;
+                        ways[6].run(&served.url, &ours[..1], Some(&tag))?;
                     }
                     stop(served)?;
                 }

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Rebuilt;
 use super::latency::Times;
+use super::live::{Middle, OPENERS};
 use super::load::Rate;
+use super::{Options, Rebuilt};
 
 /// Rows of four columns.
 #[derive(Debug, Default)]
@@ -79,7 +80,7 @@ impl Table {
                 thousands(rate.per_second)
             )
         };
-        let (beside, ours) = ways.split_at(2);
+        let (beside, ours) = ways.split_at(3);
         for (way, rate) in ours {
             let mut what = format!("a {kind}, {way}");
             let mut result = shown(rate);
@@ -95,6 +96,51 @@ impl Table {
                 self.rows.push(row);
             }
         }
+    }
+
+    /// Many subscribers, beside none and one.
+    pub(super) fn live(&mut self, options: &Options, none: &Middle, one: &Middle, many: &Middle) {
+        let (subscribers, rate) = (options.subscribers, options.rate);
+        let ms = |[p50, p99, max]: [f64; 3]| {
+            format!("p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms")
+        };
+        let with = format!("{subscribers} live subscribers, {rate} changes/s");
+        for (what, many, one) in [
+            ("append's answer until told", many.delay, one.delay),
+            ("append due until told", many.whole, one.whole),
+        ] {
+            self.rows.push([
+                format!("{with}: {what}"),
+                ms(many),
+                format!("one subscriber, of everything: {}", ms(one)),
+                format!("{:.1} (p99 {:.1})", many[0] / one[0], many[1] / one[1]),
+            ]);
+        }
+        for (what, many, none) in [
+            ("engine", many.engine, none.engine),
+            ("PostgreSQL", many.postgres, none.postgres),
+        ] {
+            self.rows.push([
+                format!("{with}: {what}'s processor time"),
+                format!("{many:.2} of a core"),
+                format!("without subscribers: {none:.2}"),
+                format!("{:.2}", many / none),
+            ]);
+        }
+        self.rows.push([
+            format!("{with}: memory of the engine (peak)"),
+            format!("{} MiB", many.peak_bytes >> 20),
+            format!("without subscribers: {} MiB", none.peak_bytes >> 20),
+            format!("{:.2}", many.peak_bytes as f64 / none.peak_bytes as f64),
+        ]);
+        self.single(
+            format!("{with}: changes made, and rows told of them, over all"),
+            format!("{:.0}/s, {}/s", many.changes, thousands(many.told)),
+        );
+        self.single(
+            format!("{with}: until all had their rows to begin with, {OPENERS} at a time"),
+            format!("{:.1} s", many.opened),
+        );
     }
 
     fn single(&mut self, what: String, result: String) {

@@ -32,7 +32,7 @@ pub(super) fn paths(model: &ReadModel, tag: &str) -> [(String, Value); 2] {
     ]
 }
 
-const PAGE: [&str; 17] = [
+const PAGE: [&str; 21] = [
     "Select",
     "Order",
     "Limit",
@@ -40,6 +40,10 @@ const PAGE: [&str; 17] = [
     "Cursor",
     "And",
     "Or",
+    "Embedded",
+    "Live",
+    "LastEventId",
+    "LastEventIdHeader",
     "AsOf",
     "MinPosition",
     "MinPositionHeader",
@@ -51,8 +55,12 @@ const PAGE: [&str; 17] = [
     "AcceptProfile",
     "IfNoneMatch",
 ];
-const SINGLE: [&str; 9] = [
+const SINGLE: [&str; 13] = [
     "Select",
+    "Embedded",
+    "Live",
+    "LastEventId",
+    "LastEventIdHeader",
     "AsOf",
     "MinPosition",
     "MinPositionHeader",
@@ -62,10 +70,6 @@ const SINGLE: [&str; 9] = [
     "AcceptProfile",
     "IfNoneMatch",
 ];
-
-const LIVE: &str = "With `Accept: text/event-stream`, or `live=rows`, the rows and then their changes, for as long as the \
-    connection stands; `live=changes` gives the changes alone, `live=poll` one answer per request. `last_event_id` goes on where \
-    another stream ended.";
 
 fn parameter(name: &str) -> Value {
     json!({ "$ref": format!("#/components/parameters/{name}") })
@@ -97,7 +101,6 @@ fn rows(model: &ReadModel, tag: &str) -> Value {
             "operationId": format!("read_{name}"),
             "tags": [tag],
             "summary": summary(model, "Rows"),
-            "description": LIVE,
             "responses": responses,
         }),
     )
@@ -169,15 +172,13 @@ fn found(name: &str, about: &str, many: Many) -> Value {
         Many::One => row.clone(),
     };
     let component = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
-    let mut content = json!({
+    let content = json!({
         "application/json": { "schema": { "anyOf": [rows, component("WithMetadata"), component("Polled")] } },
         "application/vnd.pgrst.object+json": { "schema": row },
         "application/vnd.pgrst.array+json": { "schema": rows },
         "text/csv": { "schema": { "type": "string" } },
+        "text/event-stream": { "schema": component("Followed") },
     });
-    if let Many::All = many {
-        content["text/event-stream"] = json!({});
-    }
     let more: &[&str] = match many {
         Many::All => &["ContentRange", "Link", "NextCursor"],
         Many::One => &[],
@@ -250,7 +251,7 @@ pub(super) fn limits(parameters: &mut Map<String, Value>, limits: &Limits) {
         (
             "Wait",
             format!(
-                "How long to wait for `min_position`: `2s`, `200ms`; by default {} s, at most {} s.",
+                "How long to wait for `min_position` or `max_lag`: `2s`, `200ms`; by default {} s, at most {} s. With `live=poll`: for something to happen, by default 25 s.",
                 limits.default_wait.as_secs_f64(),
                 limits.wait.as_secs_f64()
             ),

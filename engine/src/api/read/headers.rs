@@ -186,6 +186,12 @@ pub(in crate::api) fn matches(headers: &HeaderMap, tag: &str) -> bool {
         .any(|candidate| strong(candidate) == strong(tag))
 }
 
+/// Whether `If-None-Match` names any tag at all.
+pub(super) fn matches_any(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::IF_NONE_MATCH).iter();
+    values.any(|value| value.as_bytes().trim_ascii() == b"*")
+}
+
 fn strong(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{Ask, Asked, MOST_GONE, Stop, errors};
+use super::{Ask, Asked, MOST_GONE, Stop};
 use crate::api::problem::Problem;
-use crate::feed::{self, End, Event, Hub, Place, Question, Realm, Reason, Subscription};
+use crate::feed::{self, End, Event, Full, Hub, Place, Question, Realm, Reason, Subscription};
 use crate::query::catalog::{Models, Readable};
 use crate::query::live::{self, Matcher};
 use crate::query::sql::{self, Count, Lines, Shape};
@@ -27,6 +27,12 @@ pub struct Live {
     pub hub: Hub,
     /// After how long without an event a sign of life is sent.
     pub heartbeat: Duration,
+}
+
+impl Live {
+    /// The last event of a stream whose reader's token counts no more.
+    pub const DENIED: &'static str = "event: dropped\ndata: {\"reason\":\"access_ended\",\"detail\":\"the token that this was asked for with \
+         has expired or was revoked: come back with another one, and with the last id\"}\n\n";
 }
 
 /// How a reader wants to be told.
@@ -97,17 +103,13 @@ struct Begun {
 }
 
 /// Answers from the live generation; from the next one, if that is gone meanwhile.
-pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish) -> Response {
-    let Some(place) = live.hub.place() else {
-        return Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too_many_subscribers",
-            "as many as may follow already do (live.max_subscribers)",
-        )
-        .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))
-        .into_response();
+pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish, reader: &str) -> Response {
+    // Where access is not controlled, everybody is the same.
+    let reader = Some(reader).filter(|_| !ask.viewer.sees_everything());
+    let mut place = match live.hub.place(reader) {
+        Ok(place) => Some(place),
+        Err(full) => return too_many(full).into_response(),
     };
-    let mut place = Some(place);
     let mut gone = 0;
     loop {
         let readable = match ask.live() {
@@ -121,30 +123,38 @@ pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish) -> Response 
                     Manner::Rows | Manner::Changes => stream::response(live, begun),
                 };
             }
-            Err(Refused::Ended(reason)) => return refetch(live, wish.manner, &reason),
-            // Another node may have learnt of a promotion before this one; after a rollback, there is none to learn of.
-            Err(Refused::Ahead) if gone == 0 => {
+            Err(refused) if gone < refused.worth_waiting() => {
                 gone += 1;
                 ask.shared.catalog.refreshed(&readable).await;
             }
-            Err(Refused::Ahead) => return refetch(live, wish.manner, &Reason::Generation),
-            Err(Refused::Stopped(Stop::Failed(Failure::Gone))) if gone < MOST_GONE => {
-                gone += 1;
-                ask.shared.catalog.refreshed(&readable).await;
-            }
-            Err(Refused::Stopped(Stop::Failed(failure))) => {
-                return errors::failed(failure, &ask.shared.limits).into_response();
-            }
-            Err(Refused::Stopped(Stop::Refused(problem))) => return problem.into_response(),
+            Err(Refused::Ended(reason)) => return ended(live, wish.manner, reason),
+            Err(Refused::Ahead) => return ended(live, wish.manner, Reason::Generation),
+            Err(Refused::Stopped(stop)) => return stop.response(&ask.shared.limits),
         }
     }
 }
 
-fn refetch(live: &Live, manner: Manner, reason: &Reason) -> Response {
-    live.hub.stats().refetches.add(1);
+fn too_many(full: Full) -> Problem {
+    let (status, why) = match full {
+        Full::Everybody => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "as many as may follow already do (live.max_subscribers)",
+        ),
+        Full::Reader => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "you follow as often as one reader may (live.max_subscribers_each)",
+        ),
+    };
+    Problem::new(status, "too_many_subscribers", why)
+        .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))
+}
+
+/// An answer that says only that the rows have to be read anew.
+fn ended(live: &Live, manner: Manner, reason: Reason) -> Response {
+    let last = last(live, End::Refetch(reason));
     match manner {
-        Manner::Poll => poll::refetch(reason),
-        Manner::Rows | Manner::Changes => stream::refetch(reason),
+        Manner::Poll => poll::ended(last),
+        Manner::Rows | Manner::Changes => stream::ended(last),
     }
 }
 
@@ -154,6 +164,18 @@ enum Refused {
     Ahead,
     /// The id leads nowhere.
     Ended(Reason),
+}
+
+impl Refused {
+    /// How often it is worth waiting for this node to learn what is live now.
+    fn worth_waiting(&self) -> usize {
+        match self {
+            // Another node may have learnt of a promotion first; after a rollback, there is none to learn of.
+            Refused::Ahead => 1,
+            Refused::Stopped(Stop::Failed(Failure::Gone)) => MOST_GONE,
+            Refused::Stopped(_) | Refused::Ended(_) => 0,
+        }
+    }
 }
 
 impl<E: Into<Stop>> From<E> for Refused {
@@ -171,7 +193,7 @@ async fn begin(
 ) -> Result<Begun, Refused> {
     let models = ask.shared.catalog.models();
     let asked = checked(ask, readable, &models)?;
-    let readers = &ask.shared.pool;
+    let readers = &ask.shared.sessions;
     let (realm, at, first) = match (&wish.id, wish.manner) {
         (Some(id), _) => {
             let (realm, at) = known(readable, id)?;
@@ -187,7 +209,6 @@ async fn begin(
         }
     };
     let question = Question {
-        generation: readable.generation,
         statement: live::statement(&asked.plan, &readable.schema),
         matcher: Matcher::of(&asked.plan, readers).await?.map(Arc::new),
     };
@@ -311,7 +332,7 @@ async fn rows(
     };
     let (plan, target) = (&asked.plan, asked.target);
     let statement = sql::rows(plan, target, shape);
-    let answer = query::answer(&ask.shared.pool, &statement, plan, target, shape).await?;
+    let answer = query::answer(&ask.shared.sessions, &statement, plan, target, shape).await?;
     if answer
         .page
         .total
@@ -343,25 +364,21 @@ async fn rows(
     Ok((realm, fresh.revision, event))
 }
 
-/// The name and the data of the event that is the last, if there is one.
-fn last(live: &Live, stop: feed::Stop) -> Option<(&'static str, String)> {
-    let told = |reason: &str, detail: &str| {
-        serde_json::json!({ "reason": reason, "detail": detail }).to_string()
+/// The event after which nothing comes.
+struct Last {
+    kind: &'static str,
+    data: String,
+}
+
+/// Says how it ends; the end of the engine is none of a subscriber's business.
+fn last(live: &Live, end: End) -> Option<Last> {
+    let stats = live.hub.stats();
+    let (kind, number, reason, detail) = match end {
+        End::Closed => return None,
+        End::Refetch(reason) => ("refetch", &stats.refetches, reason.code(), reason.text()),
+        End::Dropped(reason) => ("dropped", &stats.dropped, reason.code(), reason.text()),
     };
-    match stop {
-        feed::Stop::End(End::Closed) => None,
-        feed::Stop::End(End::Refetch(reason)) => {
-            live.hub.stats().refetches.add(1);
-            Some(("refetch", told(reason.code(), &reason.text())))
-        }
-        feed::Stop::End(End::Dropped(why)) => {
-            live.hub.stats().dropped.add(1);
-            Some(("dropped", told("too_slow", why)))
-        }
-        feed::Stop::Failed(failure) => {
-            live.hub.stats().dropped.add(1);
-            let why = failure.to_string();
-            Some(("dropped", told("unavailable", &why)))
-        }
-    }
+    number.add(1);
+    let data = serde_json::json!({ "reason": reason, "detail": detail }).to_string();
+    Some(Last { kind, data })
 }

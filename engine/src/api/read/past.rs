@@ -1,11 +1,10 @@
 //! `as_of`: rows as they were at a point in the past, from a generation that was made for it.
 
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::json;
 use std::sync::Arc;
 
-use super::errors::failed;
 use super::{Ask, Problem, Stop};
 use crate::query::Failure;
 use crate::query::as_of::AsOf;
@@ -18,18 +17,12 @@ pub(super) async fn respond(ask: &Ask<'_>, as_of: &AsOf) -> Response {
     loop {
         let model = match ask.past(as_of, &gone).await {
             Ok(model) => model,
-            Err(Stop::Refused(problem)) => return problem.into_response(),
-            Err(Stop::Failed(failure)) => {
-                return failed(failure, &ask.shared.limits).into_response();
-            }
+            Err(stop) => return stop.response(&ask.shared.limits),
         };
         match ask.answer(&model).await {
             Ok(response) => return response,
             Err(Stop::Failed(Failure::Gone)) => gone.push(model.generation),
-            Err(Stop::Failed(failure)) => {
-                return failed(failure, &ask.shared.limits).into_response();
-            }
-            Err(Stop::Refused(problem)) => return problem.into_response(),
+            Err(stop) => return stop.response(&ask.shared.limits),
         }
     }
 }
@@ -37,7 +30,7 @@ pub(super) async fn respond(ask: &Ask<'_>, as_of: &AsOf) -> Response {
 impl Ask<'_> {
     /// The read model in a complete generation at that point, those that are `gone` excepted.
     async fn past(&self, as_of: &AsOf, gone: &[i64]) -> Result<Arc<Readable>, Stop> {
-        let Some(mut past) = past(&self.shared.pool, &self.model).await? else {
+        let Some(mut past) = past(&self.shared.sessions, &self.model).await? else {
             return match self.live() {
                 Ok(live) => Err(missing(&live.projection, as_of).into()),
                 Err(unknown) => Err(unknown.into()),

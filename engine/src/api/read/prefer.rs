@@ -19,7 +19,7 @@ pub(super) struct Preferences {
 }
 
 /// How rows are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Count {
     /// All of them, one by one.
     Exact,

@@ -8,7 +8,7 @@ use crate::query::parse::Request;
 use crate::query::scan::Parameter;
 
 /// Rows from the first to the last one, counted from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Items {
     first: u64,
     last: Option<u64>,

@@ -29,19 +29,35 @@ pub(super) struct Wanted {
     pub(super) fresh: Option<Arc<Freshness>>,
 }
 
+impl Wanted {
+    /// The rows as they are.
+    pub(super) fn nothing() -> Self {
+        Self::of(Goal::default())
+    }
+
+    fn of(goal: Goal) -> Self {
+        Self {
+            goal,
+            asked: Instant::now(),
+            is_late: false,
+            fresh: None,
+        }
+    }
+}
+
 impl Ask<'_> {
+    /// Whether a position is asked for in a header.
+    pub(super) fn names_position(&self) -> bool {
+        self.headers.contains_key(MIN_POSITION)
+    }
+
     /// Waits as asked. Gives the answer instead, when that was in vain and old rows are not wanted.
     pub(super) async fn wait(
         &self,
         live: &Readable,
         request: &Request,
     ) -> Result<Result<Wanted, Response>, Stop> {
-        let mut wanted = Wanted {
-            goal: self.goal(live, request)?,
-            asked: Instant::now(),
-            is_late: false,
-            fresh: None,
-        };
+        let mut wanted = Wanted::of(self.goal(live, request)?);
         if wanted.goal == Goal::default() {
             return Ok(Ok(wanted));
         }

@@ -1,4 +1,4 @@
-//! `?wait_for=orders,trading_stats`: an append that is answered when those projections have passed it.
+//! `?wait_for=orders,trading-stats`: an append that is answered when those projections have passed it.
 //!
 //! Whatever can be refused is refused before the append. After it there is no way back, and a client that is told of an
 //! error would append again: so the answer is a success from then on, 200 when all of them have passed the events, 202

@@ -50,8 +50,8 @@ struct Change<'a> {
 }
 
 /// Continues a stream that has everything up to the revision `told` and ends with `last`, by a page that was read after
-/// `told`. The page has at most `limit` commits.
-pub(super) fn step(last: Id, told: i64, page: &Page, limit: usize) -> Step {
+/// `told`.
+pub(super) fn step(last: Id, told: i64, page: &Page) -> Step {
     if told > page.revision || last.revision > page.revision {
         return Step::Anew;
     }
@@ -78,7 +78,7 @@ pub(super) fn step(last: Id, told: i64, page: &Page, limit: usize) -> Step {
         }
         told = commit.revision;
     }
-    if page.commits.len() < limit && told < page.revision {
+    if page.is_whole && told < page.revision {
         entries.push(refetch(page.revision, page, page.position, Why::Hole));
         told = page.revision;
     }
@@ -204,8 +204,8 @@ mod tests {
             generation: 1,
             position: revision * 10,
             revision,
+            is_whole: commits.len() < 10,
             commits,
-            is_flushed: true,
         }
     }
 
@@ -216,7 +216,7 @@ mod tests {
             revision: told,
             index: 1,
         };
-        let (entries, told) = match step(last, told, &page, 10) {
+        let (entries, told) = match step(last, told, &page) {
             Step::Append(entries, told) => (entries, told),
             Step::Nothing(told) => (Vec::new(), told),
             Step::Anew => panic!("begun anew"),
@@ -297,8 +297,8 @@ mod tests {
             revision: 7,
             index: 1,
         };
-        assert_eq!(step(last, 7, &page(6, vec![]), 10), Step::Anew);
+        assert_eq!(step(last, 7, &page(6, vec![])), Step::Anew);
         let forked = page(9, vec![commit(6, 9, 1)]);
-        assert_eq!(step(last, 7, &forked, 10), Step::Anew);
+        assert_eq!(step(last, 7, &forked), Step::Anew);
     }
 }

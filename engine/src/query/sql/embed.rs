@@ -20,7 +20,7 @@ impl Builder {
         match embedded.is_one {
             true => format!("(select line::json from ({lines}) as {inner}l)"),
             false => format!(
-                "(select ('[' || coalesce(string_agg(line, ',' order by n), '') || ']')::json from ({lines}) as {inner}l)"
+                "(select ('[' || coalesce(string_agg(line, ','), '') || ']')::json from ({lines}) as {inner}l)"
             ),
         }
     }

@@ -3,7 +3,7 @@
 use super::{Bound, Builder, TEXT};
 
 /// How rows are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lines {
     /// A JSON array of objects.
     Json,
@@ -41,7 +41,7 @@ impl Lines {
         }
     }
 
-    /// All lines that fulfil `condition`, in the order of `n`, as one text.
+    /// All lines that fulfil `condition`, in the order in which they come, as one text.
     pub(super) fn body(
         self,
         columns: &[&str],
@@ -50,7 +50,7 @@ impl Lines {
     ) -> String {
         if self != Lines::Csv {
             return format!(
-                "'[' || coalesce(string_agg(line, ',' order by n) filter (where {condition}), '') || ']'"
+                "'[' || coalesce(string_agg(line, ',') filter (where {condition}), '') || ']'"
             );
         }
         // Names may be the reader's own words.
@@ -60,7 +60,7 @@ impl Lines {
             text: Some(head(columns)),
         });
         format!(
-            "${} || coalesce(string_agg(E'\\n' || line, '' order by n) filter (where {condition}), '')",
+            "${} || coalesce(string_agg(E'\\n' || line, '') filter (where {condition}), '')",
             parameters.len()
         )
     }

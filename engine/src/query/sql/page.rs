@@ -9,7 +9,7 @@ use crate::read_model::quote;
 const ROW: &str = "t";
 
 impl Builder {
-    /// The lines of a page: number, text, and the sort columns' values.
+    /// The lines of a page in their order: text, and the sort columns' values.
     pub(super) fn page(&mut self, plan: &Plan<'_>, target: Target<'_>, lines: Lines) -> String {
         let mut rows = self.matching(plan, target);
         if let Some(after) = &plan.after {
@@ -20,7 +20,8 @@ impl Builder {
         self.lines_of(plan, ROW, &rows, plan.limit + 1, lines)
     }
 
-    /// The lines of the rows that `rows`, a `from` and a `where`, finds under the table alias `t`.
+    /// The lines of the rows that `rows`, a `from` and a `where`, finds under the table alias `t`, in their order, which
+    /// whatever reads this as its only table keeps.
     ///
     /// Inside, the columns of `p`, the page, are `c1`, `c2` ...: first the outputs, then what the order needs besides.
     pub(super) fn lines_of(
@@ -73,17 +74,14 @@ impl Builder {
             .enumerate()
             .map(|(n, column)| format!("{column} as c{}", n + 1))
             .collect();
-        let order = |name: &dyn Fn(usize) -> String| order_by(&plan.sort, &sorted, name);
+        // The last offset keeps the planner from writing a line wherever its bytes are counted.
         format!(
-            "select row_number() over ({numbered}) as n,
-      {line} as line,
-      array[{places}]::text[] as place
-    from (select {needed} {rows}{grouped}{ordered} limit {limit} offset {offset}) as {p}",
-            numbered = order(&inner).trim_start(),
+            "select {line} as line, array[{places}]::text[] as place
+    from (select {needed} {rows}{grouped}{ordered} limit {limit} offset {offset}) as {p} offset 0",
             places = places.join(", "),
             needed = needed.join(", "),
             grouped = group_by(plan),
-            ordered = order(&|n| (n + 1).to_string()),
+            ordered = order_by(&plan.sort, &sorted),
             offset = plan.offset,
         )
     }
@@ -128,7 +126,7 @@ fn group_by(plan: &Plan<'_>) -> String {
 }
 
 /// `sorted` has the columns' indexes.
-fn order_by(sort: &[Sort<'_>], sorted: &[usize], name: &dyn Fn(usize) -> String) -> String {
+fn order_by(sort: &[Sort<'_>], sorted: &[usize]) -> String {
     let terms: Vec<String> = sort
         .iter()
         .zip(sorted)
@@ -143,7 +141,7 @@ fn order_by(sort: &[Sort<'_>], sorted: &[usize], name: &dyn Fn(usize) -> String)
                 (true, Nulls::First) => " nulls first",
                 (true, Nulls::Last) => " nulls last",
             };
-            format!("{} {direction}{nulls}", name(index))
+            format!("{} {direction}{nulls}", index + 1)
         })
         .collect();
     match terms.is_empty() {

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::once;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Begun, Live, last};
-use crate::feed::{Event, Reason, Stop, Subscription};
+use super::{Begun, Last, Live, last};
+use crate::feed::{End, Event, Subscription};
 
 pub(super) fn response(live: &Live, begun: Begun) -> Response {
     let live = live.clone();
@@ -20,10 +20,9 @@ pub(super) fn response(live: &Live, begun: Begun) -> Response {
     })))
 }
 
-/// An answer that says only that the rows have to be read anew.
-pub(super) fn refetch(reason: &Reason) -> Response {
-    let data = serde_json::json!({ "reason": reason.code(), "detail": reason.text() });
-    json(body(&[told("refetch", &data.to_string())], None).into())
+/// An answer that only says how it ends.
+pub(super) fn ended(last: Option<Last>) -> Response {
+    json(end(last, None).into())
 }
 
 fn json(body: Body) -> Response {
@@ -58,11 +57,7 @@ async fn answer(live: &Live, begun: Begun) -> Bytes {
                 .collect();
             body(&events, Some(&subscription.id()))
         }
-        Err(stop) => match last(live, stop) {
-            Some(("refetch", data)) => body(&[told("refetch", &data)], None),
-            Some((kind, data)) => body(&[told(kind, &data)], Some(&subscription.id())),
-            None => body(&[], Some(&subscription.id())),
-        },
+        Err(stop) => end(last(live, stop), Some(&subscription.id())),
     }
 }
 
@@ -70,7 +65,7 @@ async fn answer(live: &Live, begun: Begun) -> Bytes {
 async fn events(
     subscription: &mut Subscription,
     deadline: Instant,
-) -> Result<Vec<Arc<Event>>, Stop> {
+) -> Result<Vec<Arc<Event>>, End> {
     while !subscription.has_caught_up() {
         let events = subscription.catch_up().await?;
         if !events.is_empty() {
@@ -89,6 +84,17 @@ async fn events(
         events.push(event);
     }
     Ok(events)
+}
+
+/// The last event. A `refetch` takes the id away.
+fn end(last: Option<Last>, id: Option<&str>) -> Bytes {
+    match last {
+        Some(Last { kind, data }) => {
+            let id = id.filter(|_| kind != "refetch");
+            body(&[told(kind, &data)], id)
+        }
+        None => body(&[], id),
+    }
 }
 
 fn told(kind: &str, data: &str) -> String {

@@ -8,8 +8,8 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
 
-use super::{Begun, Live, last};
-use crate::feed::{End, Event, Reason, Stop, Subscription};
+use super::{Begun, Last, Live, last};
+use crate::feed::{End, Event, Subscription};
 use crate::shutdown::Shutdown;
 
 /// Events that wait already travel together, up to about so many bytes.
@@ -31,10 +31,9 @@ pub(super) fn response(live: &Live, begun: Begun) -> Response {
     events(Body::from_stream(chunks))
 }
 
-/// A stream that says only that the rows have to be read anew.
-pub(super) fn refetch(reason: &Reason) -> Response {
-    let data = serde_json::json!({ "reason": reason.code(), "detail": reason.text() });
-    events(Body::from(end("refetch", &data.to_string())))
+/// A stream that only says how it ends.
+pub(super) fn ended(last: Option<Last>) -> Response {
+    events(last.map_or_else(Body::empty, |last| Body::from(end(&last))))
 }
 
 fn events(body: Body) -> Response {
@@ -58,8 +57,8 @@ fn events(body: Body) -> Response {
 }
 
 /// The last event. A `refetch` takes the id away, so that a browser that comes back by itself begins with the rows.
-fn end(kind: &str, data: &str) -> String {
-    let id = if kind == "refetch" { "id\n" } else { "" };
+fn end(Last { kind, data }: &Last) -> String {
+    let id = if *kind == "refetch" { "id\n" } else { "" };
     format!("{id}event: {kind}\ndata: {data}\n\n")
 }
 
@@ -95,13 +94,12 @@ impl Stream {
             }
             Err(stop) => {
                 self.is_over = true;
-                let (kind, data) = last(&self.live, stop)?;
-                Some(end(kind, &data).into())
+                Some(end(&last(&self.live, stop)?).into())
             }
         }
     }
 
-    async fn next(&mut self) -> Result<Bytes, Stop> {
+    async fn next(&mut self) -> Result<Bytes, End> {
         while !self.subscription.has_caught_up() {
             let events = self.subscription.catch_up().await?;
             if !events.is_empty() {
@@ -113,10 +111,10 @@ impl Stream {
         let heartbeat: Duration = self.live.heartbeat;
         match tokio::time::timeout(heartbeat, self.subscription.next()).await {
             Ok(Ok(event)) => Ok(self.gathered(event.frame.clone())),
-            Ok(Err(end)) => Err(Stop::End(end)),
+            Ok(Err(end)) => Err(end),
             Err(_) => match self.subscription.move_on() {
                 Some(Ok(event)) => Ok(self.gathered(event.frame.clone())),
-                Some(Err(end)) => Err(Stop::End(end)),
+                Some(Err(end)) => Err(end),
                 None => Ok(self.sign_of_life()),
             },
         }
@@ -149,12 +147,5 @@ impl Stream {
             true => Bytes::from_static(b":\n\n"),
             false => format!("id: {id}\n\n").into(),
         }
-    }
-}
-
-/// What ends a subscription ends its stream.
-impl From<End> for Stop {
-    fn from(end: End) -> Self {
-        Stop::End(end)
     }
 }
