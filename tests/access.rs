@@ -2,8 +2,13 @@
 
 mod around;
 mod browser;
+mod described;
 mod doors;
+mod embeds;
+mod guide;
 mod jwt;
+mod keys;
+mod peers;
 mod rows;
 mod silence;
 mod tokens;
@@ -138,11 +143,12 @@ fn jwt_of(header: &Value, claims: &Value, signed: Signed<'_>) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// The same with HS256 and the secret of these tests, valid for an hour.
+/// The same with HS256 and the secret of these tests, valid for an hour, for the audience "gobo".
 pub(crate) fn jwt_for(mut claims: Value) -> String {
     if claims.get("exp").is_none() {
         claims["exp"] = json!(now() + 3_600);
     }
+    claims["aud"] = json!("gobo");
     jwt_of(
         &json!({"alg": "HS256", "typ": "JWT"}),
         &claims,

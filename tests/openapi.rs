@@ -163,6 +163,16 @@ async fn comments_of_the_source_stand_in_the_description_and_in_sql() {
 
 /// Asks everything that is described, with values that fit and values that do not, and judges the answers.
 fn ask_everything(gobo: &Gobo, wanted: &[&str]) {
+    ask_everything_as(gobo, "", wanted);
+}
+
+/// The same with this `Authorization`, if it is not empty.
+pub(crate) fn ask_everything_as(gobo: &Gobo, authorization: &str, wanted: &[&str]) {
+    let header = format!("Authorization: {authorization}");
+    let shown = match authorization.is_empty() {
+        true => &[][..],
+        false => &["--header", header.as_str()],
+    };
     let output = python(
         Command::new(python_venv(REQUIREMENTS))
             .args(["-m", "schemathesis.cli", "--config-file"])
@@ -170,6 +180,7 @@ fn ask_everything(gobo: &Gobo, wanted: &[&str]) {
             .arg("run")
             .arg(format!("{}/openapi.json", gobo.url()))
             .args(wanted)
+            .args(shown)
             .args([
                 "--phases",
                 "examples,coverage,fuzzing",

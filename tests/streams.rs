@@ -67,6 +67,7 @@ async fn serve(database: &str, safe: watch::Receiver<i64>) -> String {
             board: Board::new(sessions, Progress::new(), looks),
             catalog: Catalog::new(models, Arc::default()),
             limits,
+            rules: Default::default(),
         },
         body_limit: 1 << 20,
     });

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::http::HeaderName;
 use deadpool_postgres::Pool;
 use tokio::sync::watch;
 
@@ -22,7 +23,8 @@ use crate::query::rules::{ADMIN, Restriction, Rule, Rules, Viewer};
 use crate::shutdown::Shutdown;
 pub use credential::{Credential, Malformed};
 use jwt::Jwts;
-use limit::Limiter;
+pub use limit::Peer;
+use limit::{Limiter, Refusals};
 use tokens::Tokens;
 
 /// May read what does not say otherwise.
@@ -40,6 +42,8 @@ pub struct Identity {
     pub name: String,
     /// Roles and claims.
     pub viewer: Viewer,
+    /// Whether the name is one person's; else many may go by it.
+    is_one: bool,
     /// When it ends to count, by this machine's clock.
     pub until: Option<SystemTime>,
     /// The token that says so, which may be revoked.
@@ -59,6 +63,7 @@ impl Identity {
                 roles: roles.map(str::to_owned).into(),
                 claims: Default::default(),
             },
+            is_one: false,
             until: None,
             token: None,
         }
@@ -91,6 +96,11 @@ pub enum Denied {
     /// What is known of tokens is too old to be relied on.
     #[error("tokens cannot be checked now: the database does not answer")]
     Unknowable,
+    /// Too many that did not count came from the same address.
+    #[error(
+        "too many credentials that do not count came from this address (access.refused_per_minute)"
+    )]
+    TooMany(Duration),
 }
 
 /// Access control. Clones are the same.
@@ -99,6 +109,7 @@ pub struct Access {
     control: Option<Arc<Control>>,
     rules: Arc<Rules>,
     open_metrics: bool,
+    address_header: Option<HeaderName>,
 }
 
 struct Control {
@@ -106,6 +117,32 @@ struct Control {
     jwts: Option<Jwts>,
     anonymous: Option<Arc<Identity>>,
     limiter: Option<Limiter>,
+    refusals: Option<Refusals>,
+}
+
+impl Control {
+    /// Whose credential it is. Tokens are looked up always: nobody guesses 256 random bits, and that costs one hash. A signature
+    /// costs more, so none is checked for an address from which too many were wrong; a JWT that has counted before still does.
+    fn find(&self, credential: &Credential, peer: Peer) -> Result<Arc<Identity>, Denied> {
+        let text = credential.text();
+        match (&self.tokens, &self.jwts) {
+            (Some(tokens), _) if credential.is_token() => tokens.find(text),
+            (_, Some(jwts)) if !credential.is_token() => {
+                if let Some(identity) = jwts.known(text) {
+                    return Ok(identity);
+                }
+                if let Some(refusals) = &self.refusals {
+                    refusals.check(peer).map_err(Denied::TooMany)?;
+                }
+                Ok(jwts.verify(text)?)
+            }
+            (None, _) => Err(Denied::Unwanted(
+                "a JSON Web Token is expected: tokens are not in use here",
+            )),
+            (_, None) => Err(Denied::Unwanted("this is no token of `gobo token new`")),
+            (Some(_), Some(_)) => Err(Denied::UnknownToken),
+        }
+    }
 }
 
 /// Access control that cannot be set up. The text names the file and the fix.
@@ -127,6 +164,7 @@ impl Access {
             control: None,
             rules: Arc::default(),
             open_metrics: false,
+            address_header: None,
         }
     }
 
@@ -142,12 +180,16 @@ impl Access {
                     .anonymous
                     .map(|Anonymous::Read| Arc::new(Identity::anonymous([READ]))),
                 limiter: Limiter::new(access.requests_per_second, access.burst),
+                refusals: Refusals::new(access.refused_per_minute),
             })),
         };
         Ok(Self {
             control,
             rules: Arc::new(rules(&access.readers, &config.read_models)),
             open_metrics: access.open_metrics,
+            // It was checked with the configuration.
+            address_header: (access.address_header.as_deref())
+                .and_then(|name| HeaderName::try_from(name).ok()),
         })
     }
 
@@ -166,32 +208,55 @@ impl Access {
         &self.rules
     }
 
-    /// Who it is.
-    pub fn identify(&self, credential: Option<&Credential>) -> Result<Arc<Identity>, Denied> {
+    /// Whether JWTs are checked with keys from files.
+    pub fn has_keys(&self) -> bool {
+        self.jwts().is_some_and(Jwts::has_files)
+    }
+
+    /// Why the keys of JWTs in the files are not those that count, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.jwts()?.trouble()
+    }
+
+    fn jwts(&self) -> Option<&Jwts> {
+        self.control.as_ref()?.jwts.as_ref()
+    }
+
+    /// The header in which a proxy says where a request comes from.
+    pub fn address_header(&self) -> Option<&HeaderName> {
+        self.address_header.as_ref()
+    }
+
+    /// Who it is that shows this, from there.
+    pub fn identify(
+        &self,
+        credential: Result<Option<&Credential>, Malformed>,
+        peer: Peer,
+    ) -> Result<Arc<Identity>, Denied> {
         let Some(control) = &self.control else {
             return Ok(Arc::new(Identity::anybody()));
         };
-        let Some(credential) = credential else {
-            return control.anonymous.clone().ok_or(Denied::Missing);
+        let denied = match credential {
+            Ok(None) => return control.anonymous.clone().ok_or(Denied::Missing),
+            Ok(Some(credential)) => match control.find(credential, peer) {
+                Ok(identity) => return Ok(identity),
+                Err(denied @ (Denied::Unknowable | Denied::TooMany(_))) => return Err(denied),
+                Err(denied) => denied,
+            },
+            Err(malformed) => malformed.into(),
         };
-        match (&control.tokens, &control.jwts) {
-            (Some(tokens), _) if credential.is_token() => tokens.find(credential.text()),
-            (_, Some(jwts)) if !credential.is_token() => {
-                Ok(Arc::new(jwts.verify(credential.text())?))
-            }
-            (None, _) => Err(Denied::Unwanted(
-                "a JSON Web Token is expected: tokens are not in use here",
-            )),
-            (_, None) => Err(Denied::Unwanted("this is no token of `gobo token new`")),
-            (Some(_), Some(_)) => Err(Denied::UnknownToken),
+        if let Some(refusals) = &control.refusals {
+            refusals.count(peer).map_err(Denied::TooMany)?;
         }
+        Err(denied)
     }
 
-    /// Counts a request of somebody. Fails with the time to wait when there were too many.
-    pub fn admit(&self, identity: &Identity) -> Result<(), Duration> {
+    /// Counts a request of somebody from there. Fails with the time to wait when there were too many.
+    pub fn admit(&self, identity: &Identity, peer: Peer) -> Result<(), Duration> {
         let control = self.control.as_ref();
         match control.and_then(|control| control.limiter.as_ref()) {
-            Some(limiter) => limiter.admit(&identity.name),
+            Some(limiter) if identity.is_one => limiter.admit(&identity.name),
+            Some(limiter) => limiter.admit_from(peer),
             None => Ok(()),
         }
     }
@@ -252,6 +317,9 @@ impl Access {
             }
             if let Some(limiter) = &control.limiter {
                 limiter.tidy();
+            }
+            if let Some(refusals) = &control.refusals {
+                refusals.tidy();
             }
         }
     }

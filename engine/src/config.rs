@@ -331,7 +331,7 @@ impl Default for Api {
     fn default() -> Self {
         Self {
             max_body_bytes: 8 << 20,
-            max_connections: 1_024,
+            max_connections: 4_096,
             max_requests: 512,
             max_rows: 1_000,
             max_cost: 0,

@@ -1,5 +1,6 @@
 //! Composes everything; starts and stops the services.
 
+mod bounds;
 mod publishing;
 mod readable;
 
@@ -119,6 +120,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let address = listener.local_addr();
     let config = Arc::new(config);
+    bounds::warn(&config);
     let database = Database::new(&config.database.url)?;
     let control = database.pool(
         "control",
@@ -133,6 +135,7 @@ pub async fn serve(
         control.clone(),
         activity.clone(),
         redis.clone(),
+        access.clone(),
     ));
     let front = Front::new(&config, access.clone(), health.clone());
     let server: JoinHandle<()> = tokio::spawn(server::serve(
@@ -374,6 +377,7 @@ impl Parts {
                     board: board.clone(),
                     catalog: readable.clone(),
                     limits: limits.clone(),
+                    rules: self.access.rules().clone(),
                 },
                 body_limit: config.api.max_body_bytes,
             },
@@ -406,7 +410,7 @@ impl Parts {
             .database
             .pool("feed", FEED_SESSIONS, &bounded(&timeout));
         let bounds = feed::Bounds {
-            subscribers: live.max_subscribers,
+            subscribers: bounds::subscribers(&self.config),
             each: live.max_subscribers_each,
             queue_bytes: live.queue_bytes,
         };
@@ -450,6 +454,8 @@ fn query_limits(config: &Config) -> query::Limits {
         cost: (config.api.max_cost > 0).then_some(config.api.max_cost),
         wait,
         default_wait: defaults.default_wait.min(wait),
+        // Each has a request's place while it waits, and others want to be answered.
+        waiters: defaults.waiters.min(config.api.max_requests.div_ceil(2)),
         ..defaults
     }
 }

@@ -78,6 +78,9 @@ async fn no_query_shows_more_than_the_visible_rows() {
         "user_id=match.^b",
         "user_id=like(any).{b*,a*}",
         "order_id=isdistinct.a1",
+        "symbol=fts(english).s",
+        "user_id=fts.bob",
+        "user_id=not.plfts(simple).alice",
     ];
     for query in queries {
         for count in ["exact", "planned", "estimated"] {
@@ -275,5 +278,89 @@ async fn events_are_no_way_around_for_who_may_only_read() {
         "/console/projections/orders",
     ] {
         alice.get(path).expect(403);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_query_is_expected_to_cost_is_not_told_to_those_who_do_not_see_every_row() {
+    // No index serves this rule, and every comparison is part of the cost, whatever the statistics say.
+    let rule = "[read_models.orders]\nrows = \"user_id = claim.sub or price < 0\"";
+    let shop = shop(&format!("{rule}\n[api]\nmax_cost = 2000")).await;
+    let [alice, _, admin] = people(&shop);
+    let part = "order_id.match.a,".repeat(90);
+    let path = format!("/read/orders?select=user_id,count()&or=({part}order_id.match.b)");
+    shop.database
+        .execute(
+            "set role none;
+             do $$ declare t text; begin
+               select format('%I.%I', schemaname, tablename) into t from pg_tables where tablename = 'orders';
+               execute format('insert into %s select (jsonb_populate_record(o, jsonb_build_object(%L, %L || g))).*
+                 from %s o, generate_series(1, 20000) g where order_id = %L', t, 'order_id', 'b1', t, 'b1');
+               execute 'analyze ' || t;
+             end $$",
+        )
+        .await;
+    let told = admin.get(&path).expect(400).json();
+    assert_eq!(told["reason"], "query_too_costly", "{told}");
+    let cost = told["context"]["cost"].as_u64().unwrap();
+    assert!(cost > 2_000, "{told}");
+    let said = alice.get(&path).expect(400).json();
+    assert_eq!(said["reason"], "query_too_costly", "{said}");
+    assert_eq!(said["context"]["max_cost"], 2_000, "{said}");
+    assert!(said["context"].get("cost").is_none(), "{said}");
+    let message = said["message"].as_str().unwrap().replace("2000", "");
+    assert!(!message.contains(|c: char| c.is_ascii_digit()), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hint_of_an_append_names_nothing_that_its_writer_may_not_read() {
+    let shop = shop("[read_models.orders]\nreaders = [\"staff\"]").await;
+    let body = json!({"events": [{"type": "x", "data": {}}]}).to_string();
+    let append = |roles: Value| {
+        let jwt = jwt_for(json!({"roles": roles, "sub": "writer"}));
+        let headers = [
+            ("authorization", &*bearer(&jwt)),
+            ("content-type", "application/json"),
+        ];
+        let path = "/streams/s/events?wait_for=ordes";
+        let answer = shop.gobo.request("POST", path, &headers, body.as_bytes());
+        answer.expect(400).text()
+    };
+    assert!(append(json!(["append", "staff"])).contains("orders"));
+    for roles in [json!(["append"]), json!(["append", "read"])] {
+        let said = append(roles);
+        assert!(!said.contains("orders"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_configuration_of_the_database_does_not_take_the_place_of_postgresqls() {
+    let shop = shop(RULE).await;
+    let [alice, ..] = people(&shop);
+    shop.database
+        .execute(
+            "create text search configuration public.english (copy = simple);
+             create text search configuration read.english (copy = simple);
+             create text search configuration public.own (copy = simple)",
+        )
+        .await;
+    let query = |text: &str| alice.get(&format!("/read/orders?select=order_id&{text}"));
+    // "s" is a word that English leaves out, and "simple" does not.
+    let found = query("symbol=fts(simple).s").expect(200).json();
+    assert_eq!(found.as_array().unwrap().len(), 3);
+    assert_eq!(query("symbol=fts(english).s").expect(200).json(), json!([]));
+    for name in [
+        "own",
+        "public.own",
+        "pg_catalog.english",
+        "public.english",
+        "read.english",
+        "english'",
+        "%22english%22",
+        "13043",
+        "ENGLISH",
+    ] {
+        let refused = query(&format!("symbol=fts({name}).s"));
+        assert_eq!(refused.status, 400, "{name}: {}", refused.text());
     }
 }

@@ -6,11 +6,20 @@ use super::{Guarded, bearer};
 
 const APP: &str = "https://app.example.org";
 
+fn varies(answer: &Answer, by: &str) -> bool {
+    let names = (answer.headers.iter()).filter(|(name, _)| name == "vary");
+    let mut names = names.flat_map(|(_, value)| value.split(','));
+    names.any(|name| name.trim().eq_ignore_ascii_case(by))
+}
+
 fn preflight(gobo: &Gobo, origin: &str) -> Answer {
     let headers = [
         ("origin", origin),
         ("access-control-request-method", "GET"),
-        ("access-control-request-headers", "authorization,prefer"),
+        (
+            "access-control-request-headers",
+            "authorization,prefer,gobo-min-position",
+        ),
     ];
     gobo.request("OPTIONS", "/read/orders", &headers, b"")
 }
@@ -26,7 +35,7 @@ async fn pages_of_configured_origins_may_ask_and_see_the_headers_that_matter() {
         allowed
             .header("access-control-allow-headers")
             .unwrap()
-            .contains("authorization")
+            .contains("gobo-min-position")
     );
     assert!(allowed.header("access-control-allow-credentials").is_none());
     assert!(allowed.header("access-control-max-age").is_some());
@@ -67,6 +76,18 @@ async fn pages_of_configured_origins_may_ask_and_see_the_headers_that_matter() {
     ] {
         assert!(shown.contains(name), "{name} is not exposed: {shown}");
     }
+    assert!(varies(&answer, "origin"), "{answer:?}");
+    // Who only asks for OPTIONS, and not for permission, is answered like everybody.
+    for headers in [
+        &[][..],
+        &[("origin", APP)],
+        &[("access-control-request-method", "GET")],
+    ] {
+        let answer = guarded
+            .gobo
+            .request("OPTIONS", "/nothing/at/all", headers, b"");
+        assert_eq!(answer.status, 401, "{headers:?}: {answer:?}");
+    }
     // The page learns why it is refused.
     let refused = ask(APP, None).expect(401);
     assert_eq!(refused.header("access-control-allow-origin"), Some(APP));
@@ -78,6 +99,7 @@ async fn pages_of_configured_origins_may_ask_and_see_the_headers_that_matter() {
         "null",
     ] {
         let answer = preflight(&guarded.gobo, other);
+        assert!([401, 403].contains(&answer.status), "{other}: {answer:?}");
         assert!(
             answer.header("access-control-allow-origin").is_none(),
             "{other}: {answer:?}"

@@ -247,3 +247,35 @@ async fn answers_are_for_whoever_asked_and_for_no_cache_on_the_way() {
         assert!(answer.headers.iter().any(varies), "{path}: {answer:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_wait_leave_room_for_others_and_bounds_that_meet_are_told() {
+    let database = Database::create().await;
+    let gobo = Gobo::start(
+        database.url(),
+        "[api]\nmax_requests = 2\nmax_connections = 40",
+    );
+    gobo.deploy("orders").expect(201);
+    let said = gobo.log();
+    for part in [
+        "live.max_subscribers is 3000, and 30 are possible",
+        "api.max_connections (40)",
+    ] {
+        assert!(said.contains(part), "{part} is missing in: {said}");
+    }
+    let url = gobo.url().to_owned();
+    let waiting = std::thread::spawn(move || {
+        let path = "/read/orders?min_position=999999&wait=25s";
+        drop(ureq::get(format!("{url}{path}")).call());
+    });
+    wait_until("one to wait", || {
+        let refused = gobo.get("/read/orders?min_position=999999&wait=1s");
+        match refused.json()["reason"] == "too_many_waiters" {
+            true => Ok(()),
+            false => Err(refused),
+        }
+    });
+    gobo.get("/read/orders").expect(200);
+    drop(gobo);
+    waiting.join().unwrap();
+}

@@ -13,7 +13,7 @@ const NONE: Signed<'static> = Signed::Not;
 const HS: Signed<'static> = Signed::Hs256(SECRET.as_bytes());
 
 /// An engine with these keys of JWTs; files are in its own folder.
-async fn engine(keys: &str) -> (Gobo, tempfile::TempDir) {
+pub(super) async fn engine(keys: &str) -> (Gobo, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     for (name, content) in [
         ("rsa.pem", RSA),
@@ -26,13 +26,17 @@ async fn engine(keys: &str) -> (Gobo, tempfile::TempDir) {
     let database = Database::create().await;
     let keys = keys.replace("FILES", folder.path().to_str().unwrap());
     (
-        Gobo::start(database.url(), &format!("[access.jwt]\n{keys}")),
+        // These tests fail more often than guessing is allowed.
+        Gobo::start(
+            database.url(),
+            &format!("[access]\nrefused_per_minute = 0\n[access.jwt]\n{keys}"),
+        ),
         folder,
     )
 }
 
 /// The public P-256 key as a key set, once under each name.
-fn jwks(names: &[&str]) -> String {
+pub(super) fn jwks(names: &[&str]) -> String {
     // The last 64 bytes of the DER are the point.
     let der: String = EC
         .lines()
@@ -59,7 +63,7 @@ fn jwks(names: &[&str]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
-fn claims(more: Value) -> Value {
+pub(super) fn claims(more: Value) -> Value {
     let mut claims = json!({"sub": "alice", "role": "read", "exp": now() + 3_600});
     for (name, value) in more.as_object().unwrap() {
         claims[name] = value.clone();
@@ -67,13 +71,13 @@ fn claims(more: Value) -> Value {
     claims
 }
 
-fn header(alg: &str) -> Value {
+pub(super) fn header(alg: &str) -> Value {
     json!({"alg": alg, "typ": "JWT"})
 }
 
 /// Asks for a read model that does not exist: 404 for whoever is let in, else why not.
 #[track_caller]
-fn check(gobo: &Gobo, jwt: &str, refused: Option<&str>) {
+pub(super) fn check(gobo: &Gobo, jwt: &str, refused: Option<&str>) {
     let answer = get(gobo, "/read/nothing", jwt);
     match refused {
         None => assert_eq!(answer.status, 404, "{}", answer.text()),
@@ -395,6 +399,7 @@ async fn what_is_no_jwt_or_was_changed_is_refused() {
 async fn roles_are_where_the_issuer_puts_them() {
     let may = |gobo: &Gobo, more: Value| {
         let mut all = claims(more);
+        all["aud"] = json!("gobo");
         all.as_object_mut()
             .unwrap()
             .retain(|name, value| name != "role" || value != "read");
@@ -402,7 +407,7 @@ async fn roles_are_where_the_issuer_puts_them() {
         ["/read/nothing", "/streams/s/events", "/events"]
             .map(|path| ![401, 403].contains(&get(gobo, path, &jwt).status))
     };
-    let (gobo, _files) = engine("secret_file = \"FILES/secret\"").await;
+    let (gobo, _files) = engine("secret_file = \"FILES/secret\"\naudience = \"gobo\"").await;
     assert_eq!(may(&gobo, json!({})), [false, false, false]);
     assert_eq!(
         may(&gobo, json!({"roles": ["read", "append", 7]})),
@@ -418,7 +423,7 @@ async fn roles_are_where_the_issuer_puts_them() {
         may(&gobo, json!({"roles": {"admin": true}})),
         [false, false, false]
     );
-    let (gobo, _files) = engine("secret_file = \"FILES/secret\"\nroles_claim = \"realm.access\"\ndefault_roles = [\"read\"]").await;
+    let (gobo, _files) = engine("secret_file = \"FILES/secret\"\naudience = \"gobo\"\nroles_claim = \"realm.access\"\ndefault_roles = [\"read\"]").await;
     assert_eq!(
         may(&gobo, json!({"realm": {"access": "append read"}})),
         [true, true, false]
@@ -492,7 +497,7 @@ async fn keys_that_cannot_be_used_keep_the_engine_from_starting() {
         (format!("secret = '''{RSA}'''"), "public_key_file"),
         (format!("public_key_file = {private:?}"), "private key"),
         (format!("public_key_file = {short:?}"), "no public key"),
-        (format!("jwks_file = {empty:?}"), "no key of the set"),
+        (format!("jwks_file = {empty:?}"), "there is no key in it"),
         (
             "jwks_file = \"/nowhere/jwks.json\"".to_owned(),
             "cannot be read",

@@ -18,7 +18,7 @@ pub(super) fn order(id: &str, user: &str, price: &str) -> Event {
 pub(super) async fn shop(read_models: &str) -> Guarded {
     let guarded = Guarded::new(
         "",
-        &format!("[access.jwt]\nsecret = {SECRET:?}\n{read_models}"),
+        &format!("[access.jwt]\nsecret = {SECRET:?}\naudience = \"gobo\"\n{read_models}"),
     )
     .await;
     guarded.deploy("orders");
@@ -330,4 +330,26 @@ async fn a_read_model_that_one_may_not_read_does_not_exist_for_one() {
         hint["hint"].as_str().unwrap().contains("page_views"),
         "{hint}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_clients_see_every_row_of_a_view_that_they_were_granted_whatever_rules_say() {
+    let shop = shop("[read_models.orders]\nrows = \"user_id = claim.sub\"").await;
+    let client = shop.database.connect().await;
+    let role = format!("reader_{}", std::process::id());
+    let prepare = format!(
+        "set role none;
+         do $$ declare t text; begin
+           select format('%I.%I', schemaname, tablename) into t from pg_tables where tablename = 'orders';
+           execute 'alter table ' || t || ' enable row level security';
+         end $$;
+         create role {role}; grant usage on schema read to {role}; grant select on read.orders to {role};
+         set role {role}"
+    );
+    client.batch_execute(&prepare).await.unwrap();
+    let row = client.query_one("select count(*) from read.orders", &[]);
+    let count: i64 = row.await.unwrap().get(0);
+    let tidy = format!("reset role; drop owned by {role}; drop role {role}");
+    client.batch_execute(&tidy).await.unwrap();
+    assert_eq!(count, 5);
 }

@@ -51,3 +51,28 @@ async fn what_fails_for_hidden_rows_alone_tells_nothing_of_them() {
     let rows = get(&shop.gobo, path, &carl).expect(200).json();
     assert_eq!(rows, json!([{"order_id": "1"}, {"order_id": "2"}]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pattern_that_explodes_is_not_tried_on_hidden_rows() {
+    // Whoever waits for it would learn what they hold.
+    let rule = "user_id = claim.sub or user_id = claim.other or user_id in claim.more";
+    let tables =
+        format!("[read_models.orders]\nrows = {rule:?}\n[api]\nstatement_timeout_ms = 3000");
+    let shop = shop(&tables).await;
+    shop.database
+        .execute(
+            "set role none;
+             do $$ declare t text; begin
+               select format('%I.%I', schemaname, tablename) into t from pg_tables where tablename = 'orders';
+               execute format('insert into %s select (jsonb_populate_record(o, jsonb_build_object(%L, %L || g, %L, repeat(%L, 2001) || %L))).*
+                 from %s o, generate_series(1, 2000) g where order_id = %L', t, 'order_id', 'h', 'symbol', 'a', 'b', t, 'b1');
+             end $$",
+        )
+        .await;
+    let alice = json!({"role": "read", "sub": "alice", "other": "-", "more": ["-", "--"]});
+    let path = "/read/orders?select=order_id&symbol=match.%5E(a%2B)(a%2B)(a%2B)%5C1%5C2%5C3b$";
+    let seen = get(&shop.gobo, path, &jwt_for(alice)).expect(200);
+    assert_eq!(seen.json(), json!([]));
+    let tried = get(&shop.gobo, path, &shop.admin).expect(500).json();
+    assert_eq!(tried["reason"], "statement_timeout", "{tried}");
+}

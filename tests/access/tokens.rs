@@ -124,6 +124,29 @@ async fn a_token_that_is_revoked_or_over_is_refused_on_every_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_over_in_time_also_when_nobody_can_ask_the_database() {
+    let guarded = Guarded::new("", "").await;
+    let arguments = ["--role", "read", "--expires", "4s"];
+    let short = token(&guarded.database, "short", &arguments);
+    let status = || guarded.get("/read/nothing", &short).status;
+    wait_until("the new token to be known", || match status() {
+        404 => Ok(()),
+        other => Err(other),
+    });
+    let client = guarded.database.connect().await;
+    client
+        .batch_execute("begin; lock table gobo.tokens in access exclusive mode")
+        .await
+        .unwrap();
+    wait_until("the token to be over", || match status() {
+        401 => Ok(()),
+        other => Err(other),
+    });
+    guarded.get("/read/nothing", &guarded.read).expect(404);
+    client.batch_execute("rollback").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn guessing_tokens_costs_the_database_nothing() {
     let guarded = Guarded::new("", "").await;
     let (known, secret) = guarded.read.rsplit_once('_').unwrap();

@@ -7,7 +7,7 @@ use super::follow::{Event, Stream};
 use crate::access::{jwt_for, now, token, token_command};
 use crate::scene::{append, raw};
 
-const RULE: &str = "[access]\ntokens = true\n[access.jwt]\nsecret = \"a secret of thirty-two bytes or more\"\nleeway_seconds = 0\n\
+const RULE: &str = "[access]\ntokens = true\n[access.jwt]\nsecret = \"a secret of thirty-two bytes or more\"\naudience = \"gobo\"\nleeway_seconds = 0\n\
     [read_models.raw]\nrows = \"c_text = claim.sub\"\n";
 
 struct Shop {

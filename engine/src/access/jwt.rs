@@ -13,16 +13,26 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, P
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind, Header, Validation, decode, decode_header,
 };
+use moka::sync::Cache;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::{Identity, Unusable, verify};
 use crate::config::{Jwt, usable_secret};
-use crate::query::rules::{Claims, Viewer};
+use crate::query::rules::{ADMIN, Claims, Viewer};
 
 /// Bytes of a file with keys.
 const FILE_BYTES: u64 = 1 << 20;
 /// Keys in one file.
 const MOST_KEYS: usize = 100;
+/// Keys of one algorithm in one file that have the same name, or none.
+const MOST_ALIKE: usize = 3;
+/// Keys that are tried for one JWT: those of its name, those without one, and those that are no set.
+const MOST_TRIED: usize = 8;
+/// Bytes of the JWTs that are known.
+const KNOWN_BYTES: u64 = 8 << 20;
+/// For how long a JWT is known.
+const KNOWN_FOR: Duration = Duration::from_secs(300);
 /// Roles of one JWT.
 const MOST_ROLES: usize = 100;
 
@@ -60,8 +70,49 @@ pub enum Invalid {
 /// Verifies JWTs.
 pub(super) struct Jwts {
     config: Jwt,
-    keys: RwLock<Arc<Vec<Key>>>,
+    keys: RwLock<Arc<Keys>>,
     seen: Mutex<Vec<Option<Stamp>>>,
+    /// Why the keys in the files are not those that count.
+    trouble: Mutex<Option<String>>,
+}
+
+/// Keys, and whom they have verified: a signature is checked once, not with every request. With other keys nobody is known.
+struct Keys {
+    all: Vec<Key>,
+    known: Cache<[u8; 32], Known>,
+}
+
+#[derive(Clone)]
+struct Known {
+    identity: Arc<Identity>,
+    bytes: u32,
+}
+
+impl Keys {
+    fn new(all: Vec<Key>) -> Arc<Self> {
+        let known = Cache::builder()
+            .max_capacity(KNOWN_BYTES)
+            .weigher(|_, known: &Known| known.bytes)
+            .time_to_live(KNOWN_FOR)
+            .build();
+        Arc::new(Self { all, known })
+    }
+
+    /// The keys that may have signed it.
+    fn candidates(&self, header: &Header) -> Result<Vec<&Key>, Invalid> {
+        let may_be = |key: &&Key| {
+            let is_named = key.id.is_none() || header.kid.is_none() || key.id == header.kid;
+            key.algorithm == header.alg && is_named
+        };
+        let candidates: Vec<&Key> = self.all.iter().filter(may_be).collect();
+        match candidates.len() > MOST_TRIED {
+            // Each costs as much as a signature.
+            true => Err(Invalid::Header(
+                "one of many keys, and does not say which (kid)",
+            )),
+            false => Ok(candidates),
+        }
+    }
 }
 
 struct Key {
@@ -92,48 +143,99 @@ impl Jwts {
     pub(super) fn new(config: Jwt) -> Result<Self, Unusable> {
         verify::install();
         let seen = stamps(&config);
+        let keys = keys(&config)?;
+        if keys.is_empty() {
+            return Err(Unusable {
+                key: "access.jwt.jwks_file",
+                file: config.jwks_file.unwrap_or_default(),
+                why: "there is no key in it".to_owned(),
+            });
+        }
+        if config.audience.is_none() {
+            tracing::info!(
+                "without access.jwt.audience, no JWT makes an administrator: the role \"admin\" of one is passed over"
+            );
+        }
         Ok(Self {
-            keys: RwLock::new(Arc::new(keys(&config)?)),
+            keys: RwLock::new(Keys::new(keys)),
             seen: Mutex::new(seen),
+            trouble: Mutex::default(),
             config,
         })
     }
 
-    /// Reads the keys again if a file has changed. While it cannot be read, those that were there count.
+    /// Reads the keys again if a file has changed. While one cannot be used, those that were there count.
     pub(super) fn reload(&self) {
         let now = stamps(&self.config);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == now {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == now && trouble.is_none() {
             return;
         }
         *seen = now;
         match keys(&self.config) {
             Ok(keys) => {
-                tracing::info!(keys = keys.len(), "the keys of JWTs were read again");
-                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+                match keys.len() {
+                    0 => tracing::warn!(
+                        "the keys of JWTs were read again: there are none, so no JWT counts"
+                    ),
+                    keys => tracing::info!(keys, "the keys of JWTs were read again"),
+                }
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Keys::new(keys);
+                *trouble = None;
             }
             Err(error) => {
-                tracing::error!(%error, "the keys of JWTs have changed and cannot be used; the former ones go on counting");
+                let error = error.to_string();
+                if trouble.as_ref() != Some(&error) {
+                    tracing::error!(
+                        error,
+                        "the keys of JWTs cannot be read; the former ones go on counting"
+                    );
+                }
+                *trouble = Some(error);
             }
         }
     }
 
+    /// Whether keys are in files.
+    pub(super) fn has_files(&self) -> bool {
+        files(&self.config).iter().any(Option::is_some)
+    }
+
+    /// Why the keys in the files are not those that count, if so.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble.lock();
+        trouble.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        let keys = self.keys.read();
+        keys.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who somebody is, if this very JWT has counted a moment ago, and does still.
+    pub(super) fn known(&self, token: &str) -> Option<Arc<Identity>> {
+        let known = self.keys().known.get(&digest(token))?;
+        let is_over = (known.identity.until).is_none_or(|until| until <= SystemTime::now());
+        (!is_over).then_some(known.identity)
+    }
+
     /// Who somebody is, as a JWT says.
-    pub(super) fn verify(&self, token: &str) -> Result<Identity, Invalid> {
+    pub(super) fn verify(&self, token: &str) -> Result<Arc<Identity>, Invalid> {
         let header = decode_header(token).map_err(|_| Invalid::Unreadable)?;
         check(&header)?;
-        let keys = self
-            .keys
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let candidates = keys.iter().filter(|key| {
-            let may_be = key.id.is_none() || header.kid.is_none() || key.id == header.kid;
-            key.algorithm == header.alg && may_be
-        });
-        for key in candidates {
+        let keys = self.keys();
+        for key in keys.candidates(&header)? {
             match decode::<Claims>(token, &key.key, &self.validation(key.algorithm)) {
-                Ok(decoded) => return self.identity(decoded.claims),
+                Ok(decoded) => {
+                    let identity = Arc::new(self.identity(decoded.claims)?);
+                    let known = Known {
+                        identity: identity.clone(),
+                        bytes: u32::try_from(token.len()).unwrap_or(u32::MAX),
+                    };
+                    keys.known.insert(digest(token), known);
+                    return Ok(identity);
+                }
                 Err(error) => match invalid(error.into_kind()) {
                     Invalid::Signature => {}
                     other => return Err(other),
@@ -171,12 +273,17 @@ impl Jwts {
             .and_then(|since| UNIX_EPOCH.checked_add(since + leeway));
         let roles = roles(&claims, self.config.roles_claim.as_deref())
             .unwrap_or_else(|| self.config.default_roles.clone());
+        // Whoever does not say for whom it is may mean an administrator of something else.
+        let counts = |role: &String| role != ADMIN || self.config.audience.is_some();
         Ok(Identity {
             name: format!("jwt {subject} of {issuer}"),
+            is_one: !["", "-"].contains(&subject),
             until,
             token: None,
             viewer: Viewer {
-                roles: roles.into_iter().take(MOST_ROLES).collect(),
+                roles: (roles.into_iter().take(MOST_ROLES))
+                    .filter(counts)
+                    .collect(),
                 claims,
             },
         })
@@ -196,6 +303,10 @@ fn check(header: &Header) -> Result<(), Invalid> {
         "jwt" | "at+jwt" => Ok(()),
         _ => Err(Invalid::Header("another type")),
     }
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
 }
 
 fn invalid(error: ErrorKind) -> Invalid {
@@ -346,14 +457,24 @@ fn jwks(content: &[u8]) -> Result<Vec<Key>, String> {
             Err(why) => passed_over.push(why),
         }
     }
-    if keys.is_empty() {
-        let why = passed_over
-            .first()
-            .map_or("there is no key in it", String::as_str);
+    // An empty set takes all keys away, and says so plainly. One with keys of other kinds alone is a mistake.
+    if let (true, Some(why)) = (keys.is_empty(), passed_over.first()) {
         return Err(format!("no key of the set can be used: {why}"));
     }
     if keys.len() > MOST_KEYS {
         return Err(format!("the set has more than {MOST_KEYS} keys"));
+    }
+    for key in &keys {
+        let alike = |other: &&Key| other.algorithm == key.algorithm && other.id == key.id;
+        if keys.iter().filter(alike).count() > MOST_ALIKE {
+            return Err(format!(
+                "the set has more than {MOST_ALIKE} keys of one algorithm {}",
+                match &key.id {
+                    Some(id) => format!("with the kid \"{id}\""),
+                    None => "without a kid".to_owned(),
+                }
+            ));
+        }
     }
     Ok(keys)
 }

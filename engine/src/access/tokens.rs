@@ -150,6 +150,7 @@ impl Tokens {
                     roles: BTreeSet::from_iter(roles),
                     claims,
                 },
+                is_one: true,
                 until: left.and_then(|left| now.checked_add(left)),
                 token: Some(id.clone()),
             };

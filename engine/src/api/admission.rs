@@ -7,14 +7,16 @@
 //! | `/streams/..` | `append` |
 //! | `/events`, `/metrics` (unless it is open), `/console`, `/admin`, and everything else | `admin` |
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 
 use super::problem::Problem;
 use crate::access::jwt::Invalid;
-use crate::access::{APPEND, Access, Credential, Denied, Identity, READ};
+use crate::access::{APPEND, Access, Credential, Denied, Identity, Peer, READ};
 use crate::query::rules::ADMIN;
 
 /// What a path asks for.
@@ -28,8 +30,8 @@ enum Need {
 /// Finds out who asks and whether they may, and notes the [`Identity`] with the request.
 pub(super) fn admit(access: &Access, request: &mut Request) -> Result<(), Problem> {
     let need = need(request.uri().path(), access.has_open_metrics());
-    let identity = identify(access, request);
-    let identity = match (identity, need) {
+    let peer = peer(access, request);
+    let identity = match (identify(access, request, peer), need) {
         (Ok(identity), _) => identity,
         // What is there for everybody is also there for somebody with a token that has expired.
         (Err(_), Need::Nothing) => return Ok(()),
@@ -44,18 +46,36 @@ pub(super) fn admit(access: &Access, request: &mut Request) -> Result<(), Proble
         return Err(forbidden(request.uri(), need, &identity));
     }
     if need != Need::Nothing {
-        access.admit(&identity).map_err(|wait| {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too_many_requests",
+        let admitted = access.admit(&identity, peer);
+        admitted.map_err(|wait| {
+            too_many(
+                wait,
                 "too many requests from here (access.requests_per_second)",
             )
-            .with_header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
         })?;
     }
     request.extensions_mut().insert(identity);
     Ok(())
+}
+
+fn too_many(wait: Duration, what: impl Into<String>) -> Problem {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", what)
+        .with_header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
+}
+
+/// Where a request comes from: as the proxy says whose header is trusted, else whoever has connected.
+fn peer(access: &Access, request: &Request) -> Peer {
+    let connected = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let connected = connected.map(|ConnectInfo(address)| address.ip());
+    let told = access.address_header().and_then(|name| {
+        // The last one: what stands before it came with the request, and may be anything.
+        let value = request.headers().get_all(name).iter().next_back()?;
+        let last = value.to_str().ok()?.rsplit(',').next()?.trim();
+        let address = last.parse::<IpAddr>().ok();
+        address.or_else(|| Some(last.parse::<SocketAddr>().ok()?.ip()))
+    });
+    Peer::new(told.or(connected))
 }
 
 fn need(path: &str, has_open_metrics: bool) -> Need {
@@ -74,11 +94,10 @@ fn need(path: &str, has_open_metrics: bool) -> Need {
     }
 }
 
-fn identify(access: &Access, request: &Request) -> Result<Arc<Identity>, Problem> {
+fn identify(access: &Access, request: &Request, peer: Peer) -> Result<Arc<Identity>, Problem> {
     let path = request.uri().path();
-    let denied = |denied: Denied| refused(path, &denied);
-    let credential = Credential::of(request.headers()).map_err(|error| denied(error.into()))?;
-    if let Some(credential) = &credential
+    let credential = Credential::of(request.headers());
+    if let Ok(Some(credential)) = &credential
         && credential.is_password()
         && !request.method().is_safe()
         && !is_console(path)
@@ -93,7 +112,13 @@ fn identify(access: &Access, request: &Request) -> Result<Arc<Identity>, Problem
         .with_hint("send it as Authorization: Bearer TOKEN")
         .with_header(header::WWW_AUTHENTICATE, challenge(path, None)));
     }
-    access.identify(credential.as_ref()).map_err(denied)
+    let credential = credential
+        .as_ref()
+        .map(Option::as_ref)
+        .map_err(|error| *error);
+    access
+        .identify(credential, peer)
+        .map_err(|denied| refused(path, &denied))
 }
 
 fn is_console(path: &str) -> bool {
@@ -116,6 +141,7 @@ fn refused(path: &str, denied: &Denied) -> Problem {
         Denied::Jwt(Invalid::NotYet) => "jwt_not_yet_valid",
         Denied::Jwt(Invalid::Audience | Invalid::Issuer | Invalid::Claim(_)) => "jwt_claims",
         Denied::Unknowable => return Problem::unavailable(denied.to_string()),
+        Denied::TooMany(wait) => return too_many(*wait, denied.to_string()),
     };
     let error = match denied {
         Denied::Missing => None,

@@ -33,6 +33,8 @@ pub struct Guard {
     loopback: bool,
     cors: Option<Cors>,
     requests: Semaphore,
+    /// Answers whose request is still read to its end.
+    drains: Semaphore,
     timeout: Duration,
 }
 
@@ -44,6 +46,7 @@ impl Guard {
             loopback,
             cors: None,
             requests: Semaphore::new(max_requests),
+            drains: Semaphore::new(max_requests.div_ceil(4)),
             timeout,
         }
     }
@@ -58,11 +61,11 @@ impl Guard {
 
 /// Puts the rules in front of `router`.
 pub fn guarded(router: Router, guard: Arc<Guard>) -> Router {
-    let cors = guard.cors.as_ref().map(cors::layer);
+    let cors = guard.cors.clone();
     let router = router.layer(middleware::from_fn_with_state(guard, check));
     match cors {
         // In front, because it answers those who ask without saying who they are whether they may ask.
-        Some(cors) => router.layer(cors),
+        Some(cors) => cors::in_front(router, cors),
         None => router,
     }
 }
@@ -73,7 +76,10 @@ async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
     if guard.access.is_on() {
         for_one_alone(response.headers_mut());
     }
-    rest.drain().await;
+    // Politeness has its bounds as well. Those who go without it may find the connection reset before they have read the answer.
+    if let Ok(_permit) = guard.drains.try_acquire() {
+        rest.drain().await;
+    }
     response
 }
 
@@ -105,18 +111,19 @@ async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
         )
         .into_response();
     }
-    if let Err(problem) = admission::admit(&guard.access, &mut request) {
-        return match admission::is_reading(request.uri().path()) {
-            true => super::read::as_postgrest(problem.into_response()).await,
-            false => problem.into_response(),
-        };
-    }
     let path = request.uri().path().to_owned();
+    // Before it is looked at who asks: a signature costs more than this answer.
     let permit = guard.requests.try_acquire();
     // Readers who fill all places must not make a supervisor believe that the process is dead.
     if permit.is_err() && !path.starts_with("/health/") {
         return Problem::unavailable("too many requests at once (api.max_requests)")
             .into_response();
+    }
+    if let Err(problem) = admission::admit(&guard.access, &mut request) {
+        return match admission::is_reading(&path) {
+            true => super::read::as_postgrest(problem.into_response()).await,
+            false => problem.into_response(),
+        };
     }
     let identity = request.extensions().get::<Arc<Identity>>().cloned();
     let answering = AssertUnwindSafe(next.run(request)).catch_unwind();

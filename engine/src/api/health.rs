@@ -11,7 +11,7 @@ use axum::{Extension, Json, Router};
 use deadpool_postgres::Pool;
 use serde_json::{Value, json};
 
-use crate::access::Identity;
+use crate::access::{Access, Identity};
 use crate::db::describe_pool;
 use crate::ownership::Activity;
 use crate::query::rules::ADMIN;
@@ -27,6 +27,7 @@ pub struct Health {
     pool: Pool,
     activity: Activity,
     redis: Option<Redis>,
+    access: Access,
     stage: Mutex<Stage>,
     probed: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
 }
@@ -45,13 +46,14 @@ pub enum Stage {
 }
 
 impl Health {
-    /// At the beginning. `pool` is asked whether the database answers, `activity` whether the loops can go on, and `redis`,
-    /// if there is one, whether it does.
-    pub fn new(pool: Pool, activity: Activity, redis: Option<Redis>) -> Self {
+    /// At the beginning. `pool` is asked whether the database answers, `activity` whether the loops can go on, `redis`, if
+    /// there is one, whether it does, and `access` whether the keys in its files are those that count.
+    pub fn new(pool: Pool, activity: Activity, redis: Option<Redis>, access: Access) -> Self {
         Self {
             pool,
             activity,
             redis,
+            access,
             stage: Mutex::new(Stage::Migrating),
             probed: tokio::sync::Mutex::default(),
         }
@@ -115,9 +117,10 @@ async fn ready(
     };
     let troubles: Vec<String> = health.activity.troubles().into_values().collect();
     let ready = database.is_ok() && stage == Stage::Running && troubles.is_empty();
-    // Everything works without Redis, only slower.
+    // Everything works without Redis, only slower; and with keys that were read before, only not with newer ones.
     let redis = health.redis.as_ref().map(|redis| redis.observed().trouble);
-    let degraded = matches!(redis, Some(Some(_)));
+    let keys = health.access.trouble();
+    let degraded = matches!(redis, Some(Some(_))) || keys.is_some();
     let mut body = json!({
         "status": match ready {
             true if degraded => "degraded",
@@ -132,12 +135,15 @@ async fn ready(
             "engine": component(stage == Stage::Running, if stage == Stage::Stopping { "stopping" } else { "starting" }),
         },
     });
-    if let Some(trouble) = redis {
-        body["components"]["redis"] = match trouble {
-            None => json!({ "status": "ok" }),
-            Some(why) if tells_why => json!({ "status": "degraded", "detail": why }),
-            Some(_) => json!({ "status": "degraded" }),
+    let keys = health.access.has_keys().then_some(keys);
+    for (name, trouble) in [("redis", redis), ("jwt_keys", keys)] {
+        let said = match trouble {
+            None => continue,
+            Some(None) => json!({ "status": "ok" }),
+            Some(Some(why)) if tells_why => json!({ "status": "degraded", "detail": why }),
+            Some(Some(_)) => json!({ "status": "degraded" }),
         };
+        body["components"][name] = said;
     }
     let status = if ready {
         StatusCode::OK

@@ -2,15 +2,19 @@
 
 mod patience;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tower_service::Service;
 
 use crate::shutdown::Shutdown;
 use patience::Patient;
@@ -52,11 +56,11 @@ async fn serve_within(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Small answers would otherwise wait for the client's acknowledgement.
                 let _ = stream.set_nodelay(true);
                 let stream = Patient::new(stream, patience);
-                let connection = connection(stream, router.clone(), shutdown.clone());
+                let connection = connection(stream, peer, router.clone(), shutdown.clone());
                 tokio::spawn(async move {
                     connection.await;
                     drop(permit);
@@ -79,11 +83,15 @@ async fn serve_within(
     }
 }
 
-async fn connection(stream: Patient, router: Router, mut shutdown: Shutdown) {
+async fn connection(stream: Patient, peer: SocketAddr, router: Router, mut shutdown: Shutdown) {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        router.clone().call(request)
+    });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         // What goes wrong here is the client's: it went away, or does not speak HTTP.

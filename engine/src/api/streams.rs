@@ -2,13 +2,15 @@
 
 mod wait_for;
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -18,6 +20,7 @@ use self::wait_for::Outcome;
 pub use self::wait_for::Projections;
 use super::body;
 use super::problem::Problem;
+use crate::access::Identity;
 use crate::event::Position;
 use crate::store::{
     AppendError, Appended, ExpectedVersion, MAX_EVENTS_PER_APPEND, MAX_PAGE, ReadError, Store,
@@ -89,6 +92,7 @@ struct AppendAnswer {
 
 async fn append(
     State(state): State<Streams>,
+    identity: Option<Extension<Arc<Identity>>>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<AppendQuery>, QueryRejection>,
     request: Request,
@@ -97,7 +101,12 @@ async fn append(
     let Query(query) = query.map_err(bad_query)?;
     let awaited = match &query.wait_for {
         None => None,
-        Some(names) => Some(state.projections.awaited(names, query.wait.as_deref())?),
+        Some(names) => {
+            let wait = query.wait.as_deref();
+            let viewer = identity.map(|Extension(identity)| identity.viewer.clone());
+            let viewer = viewer.unwrap_or_default();
+            Some(state.projections.awaited(names, wait, &viewer)?)
+        }
     };
     let body = Bytes::from_request(request, &())
         .await

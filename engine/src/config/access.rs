@@ -3,13 +3,14 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use axum::http::HeaderName;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Config;
 use super::feed::FeedTo;
 use super::read::ConfigError;
 use super::validate::{refuse, within};
-use crate::query::rules::Rule;
+use crate::query::rules::{ADMIN, Rule};
 
 /// The shortest secret of HS256 (RFC 7518, section 3.2).
 const SECRET_BYTES: usize = 32;
@@ -31,6 +32,11 @@ pub struct Access {
     pub requests_per_second: u32,
     /// Requests that may come at once; 0 for as many as per second.
     pub burst: u32,
+    /// Credentials per minute and address that do not count, before the address has to wait; 0 for any number.
+    pub refused_per_minute: u32,
+    /// The header in which a proxy says where a request comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address_header: Option<String>,
     /// JSON Web Tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Jwt>,
@@ -142,6 +148,8 @@ impl Default for Access {
             open_metrics: false,
             requests_per_second: 0,
             burst: 0,
+            refused_per_minute: 60,
+            address_header: None,
             jwt: None,
             cors: None,
         }
@@ -213,6 +221,21 @@ impl Config {
             0..=1_000_000,
         )?;
         within("access.burst", access.burst, 0..=1_000_000)?;
+        within(
+            "access.refused_per_minute",
+            access.refused_per_minute,
+            0..=1_000_000,
+        )?;
+        if let Some(name) = &access.address_header
+            && HeaderName::try_from(name.as_str()).is_err()
+        {
+            return refuse(
+                "access.address_header",
+                format!(
+                    "\"{name}\" is no name of a header: x-forwarded-for is what most proxies use"
+                ),
+            );
+        }
         if let Some(jwt) = &access.jwt {
             jwt.check()?;
         }
@@ -248,7 +271,14 @@ impl Jwt {
             return refuse("access.jwt.secret", why);
         }
         within("access.jwt.leeway_seconds", self.leeway_seconds, 0..=3_600)?;
-        check_roles("access.jwt.default_roles", &self.default_roles)
+        check_roles("access.jwt.default_roles", &self.default_roles)?;
+        match self.default_roles.iter().any(|role| role == ADMIN) {
+            true => refuse(
+                "access.jwt.default_roles",
+                "everybody with a JWT would be an administrator",
+            ),
+            false => Ok(()),
+        }
     }
 }
 

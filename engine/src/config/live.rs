@@ -32,7 +32,7 @@ impl Default for Live {
             max_changes: 1_000,
             keep_minutes: 10,
             keep_commits: 100_000,
-            max_subscribers: 10_000,
+            max_subscribers: 3_000,
             max_subscribers_each: 1_000,
             queue_bytes: 1 << 20,
             heartbeat_ms: 15_000,

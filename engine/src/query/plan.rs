@@ -125,6 +125,12 @@ impl<'m> Plan<'m> {
         links
     }
 
+    /// Whether there may be rows, its own or embedded ones, that the reader does not see.
+    pub fn hides_rows(&self) -> bool {
+        let embedded = || self.embeds.iter().any(|embed| embed.plan.hides_rows());
+        hides_rows(&self.conditions) || embedded()
+    }
+
     /// Whether an answer's rows are groups of the read model's rows.
     pub fn is_grouped(&self) -> bool {
         self.select.iter().any(Output::is_aggregate)

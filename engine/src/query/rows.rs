@@ -81,10 +81,10 @@ pub enum Failure {
         bytes: i64,
     },
     /// The planner expects the statement to cost more than is allowed.
-    #[error("the query is expected to cost {cost}, and {most} is allowed")]
+    #[error("the query is expected to cost more than the {most} that are allowed")]
     TooCostly {
-        /// What it expects.
-        cost: u64,
+        /// What it expects. Left out where rows are hidden from the reader: the planner's numbers are about them, too.
+        cost: Option<u64>,
         /// What is allowed.
         most: u64,
     },
@@ -105,7 +105,7 @@ pub async fn answer(
     shape: Shape,
 ) -> Result<Answer, Failure> {
     if let Some(most) = plan.max_cost {
-        affordable(sessions, statement, most).await?;
+        affordable(sessions, statement, most, plan.hides_rows()).await?;
     }
     let row = one(sessions, statement).await?.ok_or(Failure::Gone)?;
     let read = || -> Result<_, Error> {
@@ -148,7 +148,12 @@ pub async fn answer(
 }
 
 /// Refuses a statement that the planner expects to cost more than `most`.
-async fn affordable(sessions: &Sessions, statement: &Statement, most: u64) -> Result<(), Failure> {
+async fn affordable(
+    sessions: &Sessions,
+    statement: &Statement,
+    most: u64,
+    hides_rows: bool,
+) -> Result<(), Failure> {
     let explain = Statement {
         text: format!("explain (format json) {}", statement.text),
         parameters: statement.parameters.clone(),
@@ -158,7 +163,10 @@ async fn affordable(sessions: &Sessions, statement: &Statement, most: u64) -> Re
     let cost = explained[0]["Plan"]["Total Cost"].as_f64().unwrap_or(0.0);
     // A cost is never negative, and one beyond all numbers is cut to the greatest.
     match cost.ceil() as u64 {
-        cost if cost > most => Err(Failure::TooCostly { cost, most }),
+        cost if cost > most => Err(Failure::TooCostly {
+            cost: (!hides_rows).then_some(cost),
+            most,
+        }),
         _ => Ok(()),
     }
 }

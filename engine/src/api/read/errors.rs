@@ -194,9 +194,17 @@ pub(super) fn failed(failure: Failure, limits: &Limits) -> Problem {
         ),
         Failure::TooCostly { cost, most } => Problem::bad_request(
             "query_too_costly",
-            format!("the database expects this query to cost {cost}; {most} is allowed"),
+            match cost {
+                Some(cost) => {
+                    format!("the database expects this query to cost {cost}; {most} is allowed")
+                }
+                None => format!("the database expects this query to cost more than {most}"),
+            },
         )
-        .with_details(json!({"cost": cost, "max_cost": most}))
+        .with_details(match cost {
+            Some(cost) => json!({"cost": cost, "max_cost": most}),
+            None => json!({"max_cost": most}),
+        })
         .with_hint("filter or sort by the key or an indexed column, or ask for fewer rows"),
         Failure::TooLarge { bytes } => Problem::bad_request(
             "answer_too_large",

@@ -16,6 +16,7 @@ use crate::config::OWN_SOURCE;
 use crate::event::Position;
 use crate::query::board::{Board, Goal, NoWait};
 use crate::query::catalog::{Catalog, Readable};
+use crate::query::rules::{Rules, Viewer};
 use crate::query::{Failure, Limits, nearest, scan};
 use crate::store::Appended;
 
@@ -31,6 +32,8 @@ pub struct Projections {
     pub catalog: Catalog,
     /// How long a client may wait.
     pub limits: Limits,
+    /// Who may read what, so that no hint names anything else.
+    pub rules: Arc<Rules>,
 }
 
 /// Whom a client waits for, checked.
@@ -59,8 +62,14 @@ pub(super) struct Outcome {
 }
 
 impl Projections {
-    /// Checks the names of `wait_for`, which are projections or their read models, and the time of `wait`.
-    pub(super) fn awaited(&self, names: &str, wait: Option<&str>) -> Result<Awaited<'_>, Problem> {
+    /// Checks the names of `wait_for`, which are projections or their read models, and the time of `wait`. Whoever knows a name may
+    /// wait for it, since writers need not be readers; only what `viewer` may read is suggested.
+    pub(super) fn awaited(
+        &self,
+        names: &str,
+        wait: Option<&str>,
+        viewer: &Viewer,
+    ) -> Result<Awaited<'_>, Problem> {
         let patience = self.patience(wait)?;
         let models = self.catalog.models();
         let mut found: Vec<String> = Vec::new();
@@ -70,11 +79,10 @@ impl Projections {
                 .find(|model| model.projection == name)
                 .or_else(|| models.live.get(name))
                 .ok_or_else(|| {
-                    let projections = models.live.values().map(|model| model.projection.as_str());
-                    unknown(
-                        name,
-                        projections.chain(models.live.keys().map(String::as_str)),
-                    )
+                    let readable = (models.live.iter())
+                        .filter(|(name, _)| self.rules.may_read(name, viewer))
+                        .flat_map(|(name, model)| [model.projection.as_str(), name.as_str()]);
+                    unknown(name, readable)
                 })?;
             if model.source != OWN_SOURCE {
                 return Err(Problem::bad_request(

@@ -15,16 +15,15 @@ impl Builder {
         let Some((rule @ Condition::Seen(_), rest)) = conditions.split_first() else {
             return self.joined(alias, conditions, " and ", "true");
         };
-        let (silent, others): (Vec<_>, Vec<_>) =
-            rest.iter().cloned().partition(Condition::is_silent);
+        let (silent, others): (Vec<&_>, Vec<&_>) = rest.iter().partition(|one| one.is_silent());
         let mut all = self.condition(alias, rule);
-        for condition in &silent {
+        for condition in silent {
             all.push_str(" and ");
             all.push_str(&self.condition(alias, condition));
         }
         if !others.is_empty() {
             let rule = self.condition(alias, rule);
-            let others = self.joined(alias, &others, " and ", "true");
+            let others = self.joined(alias, others, " and ", "true");
             all.push_str(&format!(
                 " and case when {rule} then ({others}) else false end"
             ));
@@ -32,15 +31,15 @@ impl Builder {
         all
     }
 
-    fn joined(
+    fn joined<'c, 'm: 'c>(
         &mut self,
         alias: &str,
-        conditions: &[Condition<'_>],
+        conditions: impl IntoIterator<Item = &'c Condition<'m>>,
         word: &str,
         empty: &str,
     ) -> String {
         let parts: Vec<String> = conditions
-            .iter()
+            .into_iter()
             .map(|condition| self.condition(alias, condition))
             .collect();
         match parts.is_empty() {
@@ -83,7 +82,7 @@ impl Builder {
                 let words = self.bind(left.field.name, TEXT, text.clone());
                 // One of a list of our own, never a reader's text.
                 let configuration = configuration
-                    .map(|name| format!("'{name}'::regconfig, "))
+                    .map(|name| format!("'pg_catalog.{name}'::regconfig, "))
                     .unwrap_or_default();
                 let read = reader(*search);
                 format!("(to_tsvector({configuration}{value}) @@ {read}({configuration}{words}))")
