@@ -15,7 +15,7 @@ pub fn python_venv(requirements: &str) -> PathBuf {
     let venv = installed("python", &[requirements.as_path()], |venv| {
         let python3 = gobo_cluster::install_python().expect("Python for the tests");
         try_thrice(|| {
-            run(Command::new(&python3.program)
+            run(Command::new(python3.program)
                 .args(["-m", "venv"])
                 .arg(venv))
         });
