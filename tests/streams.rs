@@ -51,9 +51,7 @@ impl Server {
 }
 
 async fn serve(database: &str, safe: watch::Receiver<i64>) -> String {
-    let sessions = Sessions::new(database)
-        .unwrap()
-        .sessions("test", 4, &[]);
+    let sessions = Sessions::new(database).unwrap().sessions("test", 4, &[]);
     let (_, models) = watch::channel(Models::default());
     let limits = Limits::default();
     let looks = Looks {

@@ -385,6 +385,7 @@ impl Parts {
                 catalog: readable.clone(),
                 limits: query_limits(config),
                 loopback: config.listen.ip().is_loopback(),
+                schema: config.database.read_schema.clone(),
                 access: self.access.clone(),
             },
             reader: Reader::new(

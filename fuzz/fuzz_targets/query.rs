@@ -1,4 +1,4 @@
-//! Any text as the query string of a read: `cargo +nightly fuzz run query` in this folder's parent.
+//! Any text as the query string of a read. `README.md` says how it is run.
 //!
 //! The corpus in `corpus/query` is replayed, and varied a little, by the ordinary tests (`tests/query/corpus.rs`). What
 //! a run finds belongs into it.

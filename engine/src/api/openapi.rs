@@ -34,6 +34,8 @@ pub struct Described {
     pub limits: Limits,
     /// Whether only requests that name this machine are let in.
     pub loopback: bool,
+    /// The schema of the public views.
+    pub schema: String,
     /// Who may do what. Read models that somebody may not read are not described to them.
     pub access: Access,
 }
@@ -173,6 +175,7 @@ fn document(
     }
     let parameters = components.entry("parameters".to_owned()).or_default();
     models::limits(parameters, &described.limits);
+    models::schema(parameters, &described.schema);
     for fixed in [
         include_str!("openapi/events.json"),
         include_str!("openapi/admin.json"),

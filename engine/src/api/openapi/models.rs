@@ -240,6 +240,13 @@ fn headers(more: &[&str]) -> Value {
     Value::Object(wanted.collect())
 }
 
+/// Says which schema there is, also by the name that some clients use without being told.
+pub(super) fn schema(parameters: &mut Map<String, Value>, name: &str) {
+    if let Some(parameter) = parameters.get_mut("AcceptProfile") {
+        parameter["schema"] = json!({ "enum": [name, "public"] });
+    }
+}
+
 /// Says what this engine's configuration allows.
 pub(super) fn limits(parameters: &mut Map<String, Value>, limits: &Limits) {
     let about = format!(
