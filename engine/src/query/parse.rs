@@ -188,7 +188,8 @@ pub fn embedded(parameters: &[Parameter<'_>], limits: &Limits) -> Vec<String> {
 }
 
 impl Request {
-    fn add(&mut self, relations: Vec<Name>, part: Part) {
+    /// Adds what a parameter asks of the query itself, or of the embedded relation to which `relations` lead.
+    pub(super) fn add(&mut self, relations: Vec<Name>, part: Part) {
         if !relations.is_empty() {
             self.nested.push(Nested { relations, part });
             return;

@@ -144,7 +144,6 @@ pub fn check_names(
     model: &ReadModel,
     limits: &Limits,
 ) -> Result<(), Refusal> {
-    let embedded = parse::embedded(parameters, limits);
     for parameter in parameters {
         let name = parameter.name.as_str();
         if parse::is_reserved(name) {
@@ -159,7 +158,12 @@ pub fn check_names(
             continue;
         };
         let name = path.name.text.as_str();
-        if find(model, name).is_some() || embedded.iter().any(|embed| embed == name) {
+        let is_embedded = || {
+            parse::embedded(parameters, limits)
+                .iter()
+                .any(|embed| embed == name)
+        };
+        if find(model, name).is_some() || is_embedded() {
             continue;
         }
         let place = Place {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::condition::Condition;
 use super::expression::{Expression, Field, expression};
 use super::{Around, By, Output, Plan};
-use crate::query::parse::{self, Join, Keyword, Name, Nested, Part, Request, Selected, Term, Test};
+use crate::query::parse::{self, Join, Keyword, Name, Request, Selected, Term, Test};
 use crate::query::relations::{self, Relation};
 use crate::query::{Limits, Place, Refusal};
 use crate::read_model::{Column, ReadModel};
@@ -220,7 +220,7 @@ fn embedded<'m>(
         if let [first, rest @ ..] = nested.relations.as_slice()
             && (first.text == name || first.text == embed.relation.text)
         {
-            ask(&mut inner, rest, &nested.part);
+            inner.add(rest.to_vec(), nested.part.clone());
         }
     }
     if is_one {
@@ -271,23 +271,6 @@ fn link<'m>(relation: &Relation<'m>, around: &Around<'m>) -> Link<'m> {
         columns: (relation.columns.iter())
             .map(|(own, theirs)| (field(own), field(theirs)))
             .collect(),
-    }
-}
-
-/// Passes on what is asked of an embed, or of one within it.
-fn ask(request: &mut Request, relations: &[Name], part: &Part) {
-    if !relations.is_empty() {
-        request.nested.push(Nested {
-            relations: relations.to_vec(),
-            part: part.clone(),
-        });
-        return;
-    }
-    match part {
-        Part::Filter(filter) => request.filters.push(filter.clone()),
-        Part::Order(terms) => request.order.clone_from(terms),
-        Part::Limit(limit) => request.limit = Some(*limit),
-        Part::Offset(offset) => request.offset = *offset,
     }
 }
 

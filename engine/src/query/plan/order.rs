@@ -203,10 +203,7 @@ fn of_groups<'m>(
                     .hint("sort by something that is selected, or by the name it is given there")
                     .at(&term.path.name.place)
                 })?,
-            Err(refusal) => match outputs.iter().position(named) {
-                Some(index) if term.relation.is_none() => index,
-                _ => return Err(refusal),
-            },
+            Err(refusal) => outputs.iter().position(named).ok_or(refusal)?,
         };
         if sort.iter().any(|sort| sort.by == By::Output(found)) {
             return Err(twice("invalid_order", name, &term.path.name.place));
