@@ -109,6 +109,7 @@ mod tests {
         config.access.anonymous = None;
         config.access.jwt = None;
         config.access.cors = None;
+        config.access.address_header = None;
         assert_eq!(
             Table::try_from(&config).unwrap(),
             Table::try_from(Config::default()).unwrap()
