@@ -135,6 +135,37 @@ async fn whoever_guesses_has_to_wait_and_those_who_were_let_in_go_on() {
     from(gobo, "192.0.2.2", "/read/nothing", Some(&forged(5))).expect(401);
 }
 
+/// Follows from another address through a proxy; what has come of the answer once it has begun.
+async fn follow(gobo: &Gobo, address: &str) -> (tokio::net::TcpStream, String) {
+    let to = gobo.url().strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(to).await.unwrap();
+    let head = format!(
+        "GET /read/orders?live=changes HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: {address}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+    }
+    (stream, String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_name_and_follows_leaves_places_to_other_addresses() {
+    let access = "anonymous = \"read\"\naddress_header = \"x-forwarded-for\"";
+    let guarded = Guarded::new(access, "[live]\nmax_subscribers_each = 1").await;
+    guarded.deploy("orders");
+    let (_first, answer) = follow(&guarded.gobo, "192.0.2.1").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // A proxy that changes a stream holds it back.
+    let stays = "cache-control: no-store, no-transform\r\n";
+    assert!(answer.contains(stays), "{answer}");
+    let (_refused, answer) = follow(&guarded.gobo, "192.0.2.1").await;
+    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    let (_other, answer) = follow(&guarded.gobo, "192.0.2.2").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whose_jwt_has_expired_does_not_guess() {
     let guarded = Guarded::new("refused_per_minute = 2", JWT).await;
