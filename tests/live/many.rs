@@ -218,17 +218,18 @@ async fn the_rows_that_were_told_first_are_still_there_when_the_server_was_kille
     let mut cluster = Cluster::start(options).unwrap();
     let database = Database::create_in(&cluster).await;
     let mut scene = Scene::over(database, "", &["raw-guest"]);
+    // A poll does not go on to follow, which would wait for the disk by itself.
+    let poll = |scene: &Scene| scene.gobo.get("/read/raw?live=poll&select=c_int8");
     for n in 0..4 {
-        let position = scene.append(&[put("a", n, "x")]).await[0];
-        let path = format!("/read/raw/a?min_position={position}&wait=30s");
-        wait_until("the row to be read", || match scene.gobo.get(&path) {
+        // Right after a crash nobody can tell what a revision means.
+        wait_until("the server to be back", || match poll(&scene) {
             answer if answer.status == 200 => Ok(()),
-            // The server is not back for long.
             other => Err(other.text()),
         });
-        // A poll does not go on to follow, which would wait for the disk by itself.
-        let told = scene.gobo.get("/read/raw?live=poll&select=c_int8");
-        let told = told.expect(200).json();
+        let position = scene.append(&[put("a", n, "x")]).await[0];
+        let path = format!("/read/raw/a?min_position={position}&wait=30s");
+        scene.gobo.get(&path).expect(200);
+        let told = poll(&scene).expect(200).json();
         assert_eq!(told["events"][0]["data"]["rows"], json!([{"c_int8": n}]));
         // The engine does not see the server come back, and so projects nothing again that was lost.
         scene.gobo.stop();
