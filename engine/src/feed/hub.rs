@@ -15,6 +15,7 @@ use super::query::{Judges, Question, Realm};
 use super::stats::Stats;
 use super::topic::{Seat, Topic};
 use super::{Page, flush, read};
+use crate::db::Sessions;
 use crate::progress::Progress;
 use crate::query::Failure;
 use crate::shutdown::Shutdown;
@@ -65,7 +66,7 @@ impl Hub {
     /// `feed` has sessions that can write, `readers` sessions that cannot, a few of which judge rows.
     pub fn new(
         feed: Pool,
-        readers: Pool,
+        readers: Sessions,
         progress: Progress,
         bounds: Bounds,
         shutdown: Shutdown,
