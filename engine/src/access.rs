@@ -9,6 +9,7 @@ mod limit;
 pub mod tokens;
 mod verify;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,12 +18,13 @@ use std::time::{Duration, SystemTime};
 use axum::http::HeaderName;
 use deadpool_postgres::Pool;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::config::{Anonymous, Config, ReadModelSettings};
 use crate::query::rules::{ADMIN, Restriction, Rule, Rules, Viewer};
 use crate::shutdown::Shutdown;
 pub use credential::{Credential, Malformed};
-use jwt::Jwts;
+use jwt::{Invalid, Jwts};
 pub use limit::Peer;
 use limit::{Limiter, Refusals};
 use tokens::Tokens;
@@ -44,6 +46,8 @@ pub struct Identity {
     pub viewer: Viewer,
     /// Whether the name is one person's; else many may go by it.
     is_one: bool,
+    /// Where the request came from, if the name is not one person's.
+    peer: Option<Peer>,
     /// When it ends to count, by this machine's clock.
     pub until: Option<SystemTime>,
     /// The token that says so, which may be revoked.
@@ -64,8 +68,28 @@ impl Identity {
                 claims: Default::default(),
             },
             is_one: false,
+            peer: None,
             until: None,
             token: None,
+        }
+    }
+
+    /// The same with where the request came from, if that tells apart whom the name does not.
+    pub fn coming_from(self: Arc<Self>, peer: Peer) -> Arc<Self> {
+        match self.is_one {
+            true => self,
+            false => Arc::new(Self {
+                peer: Some(peer),
+                ..(*self).clone()
+            }),
+        }
+    }
+
+    /// What is counted as one reader: whoever has this name, or whoever comes from this address.
+    pub fn counted_as(&self) -> Cow<'_, str> {
+        match self.peer {
+            Some(peer) => Cow::Owned(peer.to_string()),
+            None => Cow::Borrowed(&self.name),
         }
     }
 
@@ -92,7 +116,7 @@ pub enum Denied {
     Unwanted(&'static str),
     /// A JWT that does not count.
     #[error("{0}")]
-    Jwt(#[from] jwt::Invalid),
+    Jwt(#[from] Invalid),
     /// What is known of tokens is too old to be relied on.
     #[error("tokens cannot be checked now: the database does not answer")]
     Unknowable,
@@ -122,7 +146,7 @@ struct Control {
 
 impl Control {
     /// Whose credential it is. Tokens are looked up always: nobody guesses 256 random bits, and that costs one hash. A signature
-    /// costs more, so none is checked for an address from which too many were wrong; a JWT that has counted before still does.
+    /// costs more, so few are checked for an address from which too many were wrong; a JWT that has counted before still does.
     fn find(&self, credential: &Credential, peer: Peer) -> Result<Arc<Identity>, Denied> {
         let text = credential.text();
         match (&self.tokens, &self.jwts) {
@@ -171,6 +195,12 @@ impl Access {
     /// Reads keys. `pool` is where tokens are.
     pub fn new(config: &Config, pool: Pool) -> Result<Self, Unusable> {
         let access = &config.access;
+        if shares_an_address(config) {
+            tracing::warn!(
+                "only this machine can connect, so a proxy may be in front: then its address is everybody's, and somebody's wrong JWTs \
+                 slow down all others, until access.address_header names the header in which it tells where a request comes from"
+            );
+        }
         let control = match access.is_on() {
             false => None,
             true => Some(Arc::new(Control {
@@ -245,7 +275,9 @@ impl Access {
             },
             Err(malformed) => malformed.into(),
         };
-        if let Some(refusals) = &control.refusals {
+        // Nobody forges the signature of a JWT whose time is wrong: it is an honest one's, who will ask for another.
+        let is_honest = matches!(denied, Denied::Jwt(Invalid::Expired | Invalid::NotYet));
+        if let Some(refusals) = control.refusals.as_ref().filter(|_| !is_honest) {
             refusals.count(peer).map_err(Denied::TooMany)?;
         }
         Err(denied)
@@ -298,6 +330,7 @@ impl Access {
         let Some(control) = self.control else {
             return shutdown.requested().await;
         };
+        let mut reading: Option<JoinHandle<()>> = None;
         loop {
             tokio::select! {
                 () = shutdown.requested() => return,
@@ -312,8 +345,14 @@ impl Access {
             {
                 tracing::warn!(error, "tokens cannot be read now");
             }
-            if let Some(jwts) = &control.jwts {
-                jwts.reload();
+            // Files may be on a disk that does not answer. That stops neither requests nor tokens.
+            if control.jwts.is_some() && reading.as_ref().is_none_or(JoinHandle::is_finished) {
+                let control = control.clone();
+                reading = Some(tokio::task::spawn_blocking(move || {
+                    if let Some(jwts) = &control.jwts {
+                        jwts.reload();
+                    }
+                }));
             }
             if let Some(limiter) = &control.limiter {
                 limiter.tidy();
@@ -323,6 +362,15 @@ impl Access {
             }
         }
     }
+}
+
+/// Whether everybody seems to come from one address that JWTs are counted by.
+fn shares_an_address(config: &Config) -> bool {
+    let access = &config.access;
+    access.jwt.is_some()
+        && access.refused_per_minute > 0
+        && access.address_header.is_none()
+        && config.listen.ip().is_loopback()
 }
 
 /// The rules that are configured. What cannot be read was refused with the configuration.

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use self::bounds::Bounds;
 use crate::access::{self, Access};
 use crate::api::admin::Admin;
 use crate::api::health::{Health, Stage};
@@ -120,7 +121,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let address = listener.local_addr();
     let config = Arc::new(config);
-    bounds::warn(&config);
+    let bounds = Bounds::of(&config);
     let database = Database::new(&config.database.url)?;
     let control = database.pool(
         "control",
@@ -141,11 +142,12 @@ pub async fn serve(
     let server: JoinHandle<()> = tokio::spawn(server::serve(
         listener,
         front.router(),
-        config.api.max_connections,
+        bounds.connections,
         shutdown.clone(),
     ));
     let for_services = shutdown.clone();
     let outside = Outside {
+        bounds,
         database,
         control,
         access,
@@ -190,6 +192,7 @@ pub async fn serve(
 
 /// What is reached over connections.
 struct Outside {
+    bounds: Bounds,
     database: Database,
     control: Pool,
     access: Access,
@@ -199,6 +202,7 @@ struct Outside {
 /// What everything else is made from.
 struct Parts {
     config: Arc<Config>,
+    bounds: Bounds,
     database: Database,
     control: Pool,
     access: Access,
@@ -222,6 +226,7 @@ async fn start(
     shutdown: &Shutdown,
 ) -> Result<(JoinSet<&'static str>, Tools), ServeError> {
     let Outside {
+        bounds,
         database,
         control,
         access,
@@ -242,6 +247,7 @@ async fn start(
     }
     let parts = Parts {
         access,
+        bounds,
         sources: Sources::start(&database, &config),
         deployer: Arc::new(Deployer::new(
             control.clone(),
@@ -411,7 +417,7 @@ impl Parts {
             .database
             .pool("feed", FEED_SESSIONS, &bounded(&timeout));
         let bounds = feed::Bounds {
-            subscribers: bounds::subscribers(&self.config),
+            subscribers: self.bounds.subscribers,
             each: live.max_subscribers_each,
             queue_bytes: live.queue_bytes,
         };
@@ -455,7 +461,7 @@ fn query_limits(config: &Config) -> query::Limits {
         cost: (config.api.max_cost > 0).then_some(config.api.max_cost),
         wait,
         default_wait: defaults.default_wait.min(wait),
-        // Each has a request's place while it waits, and others want to be answered.
+        // Whoever waits takes a request's place, however many it waits for, and others want to be answered.
         waiters: defaults.waiters.min(config.api.max_requests.div_ceil(2)),
         ..defaults
     }

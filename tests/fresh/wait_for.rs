@@ -110,6 +110,27 @@ async fn an_append_that_is_not_passed_in_time_has_happened_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_request_that_waits_for_several_is_one_who_waits() {
+    // So one request may wait.
+    let scene = Scene::new("[api]\nmax_requests = 2\n", &["ledger", "page-views"]).await;
+    for projection in ["ledger", "page-views"] {
+        ask(&scene.gobo, projection, "pause", json!({})).expect(200);
+    }
+    wait_until("both loops to end", || {
+        match scene.gobo.log().matches("the loop has ended").count() {
+            2 => Ok(()),
+            _ => Err(scene.gobo.log()),
+        }
+    });
+    let query = "?wait_for=page-views,ledger&wait=300ms";
+    let answer = append(&scene, query, json!({ "amount": 5 })).expect(202);
+    for one in answer.json()["waited_for"].as_array().unwrap() {
+        assert_eq!(one["reached"], false, "{one}");
+        assert_eq!(one.get("detail"), None, "{one}");
+    }
+}
+
+#[tokio::test]
 async fn an_event_that_could_not_be_processed_is_named() {
     let scene = Scene::new("[projections.ledger]\npolicy = \"park\"\n", &["ledger"]).await;
     let query = "?wait_for=ledger&wait=30s";

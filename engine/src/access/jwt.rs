@@ -5,7 +5,7 @@
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::errors::ErrorKind;
@@ -29,9 +29,13 @@ const MOST_KEYS: usize = 100;
 const MOST_ALIKE: usize = 3;
 /// Keys that are tried for one JWT: those of its name, those without one, and those that are no set.
 const MOST_TRIED: usize = 8;
-/// Bytes of the JWTs that are known.
-const KNOWN_BYTES: u64 = 8 << 20;
-/// For how long a JWT is known.
+/// Bytes that the known JWTs take, at most.
+const KNOWN_BYTES: u64 = 64 << 20;
+/// Bytes that each takes besides its claims.
+const KNOWN_EACH: usize = 1 << 10;
+/// Bytes of memory that claims take, at most, per byte of the JWT that says them: a list of one digit each is the worst.
+const CLAIMS_FACTOR: usize = 16;
+/// For how long a JWT is known that is not used.
 const KNOWN_FOR: Duration = Duration::from_secs(300);
 /// Roles of one JWT.
 const MOST_ROLES: usize = 100;
@@ -88,12 +92,23 @@ struct Known {
     bytes: u32,
 }
 
+impl Known {
+    fn new(token: &str, identity: Arc<Identity>) -> Self {
+        let bytes = token.len() * CLAIMS_FACTOR + KNOWN_EACH;
+        Self {
+            identity,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 impl Keys {
     fn new(all: Vec<Key>) -> Arc<Self> {
         let known = Cache::builder()
             .max_capacity(KNOWN_BYTES)
             .weigher(|_, known: &Known| known.bytes)
-            .time_to_live(KNOWN_FOR)
+            // Its keys and its `exp` bound it already. Whoever goes on asking needs no second check.
+            .time_to_idle(KNOWN_FOR)
             .build();
         Arc::new(Self { all, known })
     }
@@ -105,12 +120,13 @@ impl Keys {
             key.algorithm == header.alg && is_named
         };
         let candidates: Vec<&Key> = self.all.iter().filter(may_be).collect();
-        match candidates.len() > MOST_TRIED {
-            // Each costs as much as a signature.
-            true => Err(Invalid::Header(
+        // Each costs as much as a signature.
+        match (candidates.len() > MOST_TRIED, &header.kid) {
+            (false, _) => Ok(candidates),
+            (true, None) => Err(Invalid::Header(
                 "one of many keys, and does not say which (kid)",
             )),
-            false => Ok(candidates),
+            (true, Some(_)) => Err(Invalid::Header("a key (kid) that is one of too many")),
         }
     }
 }
@@ -164,16 +180,16 @@ impl Jwts {
         })
     }
 
-    /// Reads the keys again if a file has changed. While one cannot be used, those that were there count.
+    /// Reads the keys again if a file has changed. While one cannot be used, those that were there count. No lock is held while
+    /// files are read: requests take them, too.
     pub(super) fn reload(&self) {
         let now = stamps(&self.config);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == now && trouble.is_none() {
+        let had_trouble = self.trouble();
+        let seen = std::mem::replace(&mut *lock(&self.seen), now.clone());
+        if seen == now && had_trouble.is_none() {
             return;
         }
-        *seen = now;
-        match keys(&self.config) {
+        let trouble = match keys(&self.config) {
             Ok(keys) => {
                 match keys.len() {
                     0 => tracing::warn!(
@@ -182,19 +198,20 @@ impl Jwts {
                     keys => tracing::info!(keys, "the keys of JWTs were read again"),
                 }
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Keys::new(keys);
-                *trouble = None;
+                None
             }
             Err(error) => {
                 let error = error.to_string();
-                if trouble.as_ref() != Some(&error) {
+                if had_trouble.as_ref() != Some(&error) {
                     tracing::error!(
                         error,
                         "the keys of JWTs cannot be read; the former ones go on counting"
                     );
                 }
-                *trouble = Some(error);
+                Some(error)
             }
-        }
+        };
+        *lock(&self.trouble) = trouble;
     }
 
     /// Whether keys are in files.
@@ -204,8 +221,7 @@ impl Jwts {
 
     /// Why the keys in the files are not those that count, if so.
     pub(super) fn trouble(&self) -> Option<String> {
-        let trouble = self.trouble.lock();
-        trouble.unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.trouble).clone()
     }
 
     fn keys(&self) -> Arc<Keys> {
@@ -229,10 +245,7 @@ impl Jwts {
             match decode::<Claims>(token, &key.key, &self.validation(key.algorithm)) {
                 Ok(decoded) => {
                     let identity = Arc::new(self.identity(decoded.claims)?);
-                    let known = Known {
-                        identity: identity.clone(),
-                        bytes: u32::try_from(token.len()).unwrap_or(u32::MAX),
-                    };
+                    let known = Known::new(token, identity.clone());
                     keys.known.insert(digest(token), known);
                     return Ok(identity);
                 }
@@ -270,7 +283,7 @@ impl Jwts {
         let leeway = Duration::from_secs(self.config.leeway_seconds);
         let until = until
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .and_then(|since| UNIX_EPOCH.checked_add(since + leeway));
+            .and_then(|since| UNIX_EPOCH.checked_add(since.checked_add(leeway)?));
         let roles = roles(&claims, self.config.roles_claim.as_deref())
             .unwrap_or_else(|| self.config.default_roles.clone());
         // Whoever does not say for whom it is may mean an administrator of something else.
@@ -278,6 +291,7 @@ impl Jwts {
         Ok(Identity {
             name: format!("jwt {subject} of {issuer}"),
             is_one: !["", "-"].contains(&subject),
+            peer: None,
             until,
             token: None,
             viewer: Viewer {
@@ -303,6 +317,11 @@ fn check(header: &Header) -> Result<(), Invalid> {
         "jwt" | "at+jwt" => Ok(()),
         _ => Err(Invalid::Header("another type")),
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that holds it can leave it half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn digest(token: &str) -> [u8; 32] {

@@ -151,6 +151,7 @@ impl Tokens {
                     claims,
                 },
                 is_one: true,
+                peer: None,
                 until: left.and_then(|left| now.checked_add(left)),
                 token: Some(id.clone()),
             };

@@ -54,7 +54,7 @@ pub(super) fn admit(access: &Access, request: &mut Request) -> Result<(), Proble
             )
         })?;
     }
-    request.extensions_mut().insert(identity);
+    request.extensions_mut().insert(identity.coming_from(peer));
     Ok(())
 }
 
@@ -71,11 +71,22 @@ fn peer(access: &Access, request: &Request) -> Peer {
     let told = access.address_header().and_then(|name| {
         // The last one: what stands before it came with the request, and may be anything.
         let value = request.headers().get_all(name).iter().next_back()?;
-        let last = value.to_str().ok()?.rsplit(',').next()?.trim();
-        let address = last.parse::<IpAddr>().ok();
-        address.or_else(|| Some(last.parse::<SocketAddr>().ok()?.ip()))
+        last_address(value.as_bytes())
     });
     Peer::new(told.or(connected))
+}
+
+/// The last address of a list, whatever bytes stand before it: `192.0.2.1`, `2001:db8::1`, `[2001:db8::1]`, either with a port.
+fn last_address(list: &[u8]) -> Option<IpAddr> {
+    let last = list.rsplit(|byte| *byte == b',').next()?;
+    let last = std::str::from_utf8(last).ok()?.trim();
+    if let Ok(address) = last.parse::<SocketAddr>() {
+        return Some(address.ip());
+    }
+    let bare = last
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    bare.unwrap_or(last).parse().ok()
 }
 
 fn need(path: &str, has_open_metrics: bool) -> Need {
@@ -198,6 +209,24 @@ fn forbidden(uri: &Uri, need: Need, identity: &Identity) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_address_counts_whatever_stands_before_it() {
+        for (list, expected) in [
+            (&b"192.0.2.1"[..], "192.0.2.1"),
+            (b"203.0.113.9, 192.0.2.1 ", "192.0.2.1"),
+            (b"\xff\xfe,192.0.2.1", "192.0.2.1"),
+            (b"192.0.2.1:4711", "192.0.2.1"),
+            (b"2001:db8::1", "2001:db8::1"),
+            (b"[2001:db8::1]", "2001:db8::1"),
+            (b"[2001:db8::1]:4711", "2001:db8::1"),
+        ] {
+            assert_eq!(last_address(list), Some(expected.parse().unwrap()));
+        }
+        for list in [&b""[..], b"192.0.2.1,", b"unknown", b"[192.0.2.1", b"\xff"] {
+            assert_eq!(last_address(list), None);
+        }
+    }
 
     #[test]
     fn every_path_that_is_not_known_is_an_administrators() {

@@ -90,7 +90,8 @@ fn for_one_alone(headers: &mut HeaderMap) {
         .get(header::CACHE_CONTROL)
         .map(HeaderValue::as_bytes);
     let private = match said {
-        Some(b"no-store") => return,
+        // Nobody keeps it, and what else it says (`no-transform` of a stream) has to stay.
+        Some(said) if said.starts_with(b"no-store") => return,
         Some(b"no-cache") => "private, no-cache",
         _ => "private, no-store",
     };
@@ -247,6 +248,25 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_nobody_keeps_stays_as_it_is_and_others_become_private() {
+        for (said, expected) in [
+            (Some("no-store"), "no-store"),
+            (Some("no-store, no-transform"), "no-store, no-transform"),
+            (Some("no-cache"), "private, no-cache"),
+            (Some("public, max-age=60"), "private, no-store"),
+            (None, "private, no-store"),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(said) = said {
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(said));
+            }
+            for_one_alone(&mut headers);
+            assert_eq!(headers[header::CACHE_CONTROL], expected);
+            assert_eq!(headers[header::VARY], "authorization");
+        }
+    }
 
     #[test]
     fn only_names_of_this_machine_are_loopback() {

@@ -177,7 +177,7 @@ async fn respond(
     if let Some(live) = &reader.live {
         match live::Wish::take(&mut ask) {
             Ok(None) => {}
-            Ok(Some(wish)) => return live::respond(&ask, live, wish, &identity.name).await,
+            Ok(Some(wish)) => return live::respond(&ask, live, wish, &identity.counted_as()).await,
             Err(problem) => return problem.into_response(),
         }
     }

@@ -8,10 +8,10 @@
 mod lag;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::catalog::Readable;
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Looks {
     /// For how long what was seen is good enough for a reader who asks for nothing more.
     pub max_age: Duration,
-    /// Readers that may wait at the same time.
+    /// Requests that may wait at the same time.
     pub waiters: usize,
 }
 
@@ -44,7 +44,7 @@ struct Shared {
     sessions: Sessions,
     progress: Progress,
     looks: Looks,
-    waiters: Semaphore,
+    waiters: Arc<Semaphore>,
     asked: AtomicU64,
     reused: AtomicU64,
 }
@@ -84,6 +84,19 @@ pub struct Goal {
     pub lag: Option<Duration>,
 }
 
+/// One request's place among those who wait. It is taken once something has to be waited for, and then serves for all that the
+/// request waits for.
+#[derive(Debug, Default)]
+pub struct Place(OnceLock<Option<OwnedSemaphorePermit>>);
+
+impl Place {
+    /// Whether there is one.
+    fn take(&self, waiters: &Arc<Semaphore>) -> bool {
+        let taken = || waiters.clone().try_acquire_owned().ok();
+        self.0.get_or_init(taken).is_some()
+    }
+}
+
 /// How waiting came out.
 #[derive(Debug)]
 pub struct Waited {
@@ -118,7 +131,7 @@ impl Board {
     pub fn new(sessions: Sessions, progress: Progress, looks: Looks) -> Self {
         Self {
             shared: Arc::new(Shared {
-                waiters: Semaphore::new(looks.waiters),
+                waiters: Arc::new(Semaphore::new(looks.waiters)),
                 sessions,
                 progress,
                 looks,
@@ -177,6 +190,17 @@ impl Board {
         goal: Goal,
         patience: Duration,
     ) -> Result<Waited, NoWait> {
+        self.wait_in(&Place::default(), model, goal, patience).await
+    }
+
+    /// The same of a request that waits for more than one.
+    pub async fn wait_in(
+        &self,
+        place: &Place,
+        model: &Readable,
+        goal: Goal,
+        patience: Duration,
+    ) -> Result<Waited, NoWait> {
         let shared = &*self.shared;
         let asked = Instant::now();
         let deadline = asked + patience;
@@ -189,9 +213,9 @@ impl Board {
         if self.is_reached(model, &fresh, goal, asked).await {
             return Ok(reached(fresh));
         }
-        let Ok(_permit) = shared.waiters.try_acquire() else {
+        if !place.take(&shared.waiters) {
             return Err(NoWait::Full(shared.looks.waiters));
-        };
+        }
         let _waiting = shared.progress.wait_for(model.generation);
         (model.upstream.poke)();
         let mut fresh = fresh;

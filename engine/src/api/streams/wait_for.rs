@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::api::problem::Problem;
 use crate::config::OWN_SOURCE;
 use crate::event::Position;
-use crate::query::board::{Board, Goal, NoWait};
+use crate::query::board::{Board, Goal, NoWait, Place};
 use crate::query::catalog::{Catalog, Readable};
 use crate::query::rules::{Rules, Viewer};
 use crate::query::{Failure, Limits, nearest, scan};
@@ -138,11 +138,12 @@ impl Projections {
 impl Awaited<'_> {
     /// Waits until all of them have passed the events, or for as long as was asked for.
     pub(super) async fn pass(&self, appended: &Appended) -> Vec<Outcome> {
-        let outcomes = self.names.iter().map(|name| self.passes(name, appended));
+        let place = Place::default();
+        let outcomes = (self.names.iter()).map(|name| self.passes(&place, name, appended));
         join_all(outcomes).await
     }
 
-    async fn passes(&self, projection: &str, appended: &Appended) -> Outcome {
+    async fn passes(&self, place: &Place, projection: &str, appended: &Appended) -> Outcome {
         let mut outcome = Outcome {
             projection: projection.to_owned(),
             reached: false,
@@ -160,7 +161,8 @@ impl Awaited<'_> {
                 return outcome;
             };
             let left = self.deadline.saturating_duration_since(Instant::now());
-            let waited = match self.among.board.wait(&model, goal, left).await {
+            let board = &self.among.board;
+            let waited = match board.wait_in(place, &model, goal, left).await {
                 Ok(waited) => waited,
                 // Another generation is the live one now.
                 Err(NoWait::Failed(Failure::Gone)) if !left.is_zero() => {
@@ -176,11 +178,11 @@ impl Awaited<'_> {
             outcome.position = Some(waited.fresh.position);
             if outcome.reached {
                 // Who reads next, without asking for a position, sees it as well.
-                self.among.board.moved(model.generation);
+                board.moved(model.generation);
             }
             if waited.fresh.dead_letters > 0 {
                 let events: Vec<Position> = appended.events.iter().map(|e| e.position).collect();
-                match self.among.board.dead_letters(&model, &events).await {
+                match board.dead_letters(&model, &events).await {
                     Ok(letters) => outcome.dead_letters = letters,
                     Err(error) => outcome.detail = Some(error.to_string()),
                 }
