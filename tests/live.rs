@@ -3,6 +3,7 @@
 mod events;
 mod feed;
 mod follow;
+mod hub;
 mod many;
 mod resume;
 mod rules;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gobo::api::streams::{Projections, Streams, router};
-use gobo::db::Database as Sessions;
+use gobo::db::Database as Engine;
 use gobo::migrate::migrate;
 use gobo::progress::Progress;
 use gobo::query::Limits;
@@ -51,7 +51,7 @@ impl Server {
 }
 
 async fn serve(database: &str, safe: watch::Receiver<i64>) -> String {
-    let sessions = Sessions::new(database).unwrap().sessions("test", 4, &[]);
+    let database = Engine::new(database).unwrap();
     let (_, models) = watch::channel(Models::default());
     let limits = Limits::default();
     let looks = Looks {
@@ -59,10 +59,10 @@ async fn serve(database: &str, safe: watch::Receiver<i64>) -> String {
         waiters: limits.waiters,
     };
     let app = router(Streams {
-        store: Store::new((*sessions).clone()),
+        store: Store::new(database.pool("test", 4, &[])),
         safe,
         projections: Projections {
-            board: Board::new(sessions, Progress::new(), looks),
+            board: Board::new(database.sessions("test", 4, &[]), Progress::new(), looks),
             catalog: Catalog::new(models, Arc::default()),
             limits,
             rules: Default::default(),

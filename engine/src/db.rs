@@ -14,7 +14,7 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Config, Notification};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-pub use sessions::Sessions;
+pub use sessions::{Keep, Sessions};
 
 use sessions::Canceller;
 

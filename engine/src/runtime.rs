@@ -23,7 +23,7 @@ use crate::api::streams::{Projections, Streams};
 use crate::api::{Front, Rooms, server};
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::db::{Database, describe, describe_pool, is_infrastructure};
+use crate::db::{Database, Sessions, describe, describe_pool, is_infrastructure};
 use crate::deploy::Deployer;
 use crate::deploy::watch::Watcher;
 use crate::failure::Folder;
@@ -362,7 +362,7 @@ impl Parts {
             waiters: limits.waiters,
         };
         let board = Board::new(readers.clone(), self.progress.clone(), looks);
-        let live = self.live((*readers).clone(), shutdown);
+        let live = self.live(readers.clone(), shutdown);
         let timeout = config.api.request_timeout_ms.to_string();
         let writers = database.pool("store", connections, &bounded(&timeout));
         Rooms {
@@ -410,7 +410,7 @@ impl Parts {
         }
     }
 
-    fn live(&self, readers: Pool, shutdown: &Shutdown) -> Live {
+    fn live(&self, readers: Sessions, shutdown: &Shutdown) -> Live {
         let live = &self.config.live;
         let timeout = self.config.api.statement_timeout_ms.to_string();
         let feed = self

@@ -58,6 +58,16 @@ async fn a_query_ends_when_its_reader_goes_away_and_the_next_readers_are_answere
         wait_for_blocked(&eye, 0).await;
     }
     sql.batch_execute("rollback").await.unwrap();
+    // The same for what is asked before the rows.
+    let lock = "begin; lock table gobo.generations in access exclusive mode";
+    sql.batch_execute(lock).await.unwrap();
+    let mut reader = TcpStream::connect(&address).unwrap();
+    let path = "/read/accounts?as_of=1";
+    write!(reader, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    wait_for_blocked(&eye, 1).await;
+    drop(reader);
+    wait_for_blocked(&eye, 0).await;
+    sql.batch_execute("rollback").await.unwrap();
     for path in paths.iter().cycle().take(30) {
         let rows = scene.gobo.get(path).expect(200).json();
         assert_eq!(rows.as_array().unwrap().len(), 1);

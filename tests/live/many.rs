@@ -210,3 +210,36 @@ async fn what_was_told_is_still_there_when_the_server_was_killed() {
         });
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_that_were_told_first_are_still_there_when_the_server_was_killed() {
+    // Batches commit without waiting for the disk, and nobody else writes the log out.
+    let options = Options::ephemeral().with("wal_writer_delay", "10s");
+    let mut cluster = Cluster::start(options).unwrap();
+    let database = Database::create_in(&cluster).await;
+    let mut scene = Scene::over(database, "", &["raw-guest"]);
+    // A poll does not go on to follow, which would wait for the disk by itself.
+    let poll = |scene: &Scene| scene.gobo.get("/read/raw?live=poll&select=c_int8");
+    for n in 0..4 {
+        // Right after a crash nobody can tell what a revision means.
+        wait_until("the server to be back", || match poll(&scene) {
+            answer if answer.status == 200 => Ok(()),
+            other => Err(other.text()),
+        });
+        let position = scene.append(&[put("a", n, "x")]).await[0];
+        let path = format!("/read/raw/a?min_position={position}&wait=30s");
+        scene.gobo.get(&path).expect(200);
+        let told = poll(&scene).expect(200).json();
+        assert_eq!(told["events"][0]["data"]["rows"], json!([{"c_int8": n}]));
+        // The engine does not see the server come back, and so projects nothing again that was lost.
+        scene.gobo.stop();
+        cluster.kill().unwrap();
+        cluster.restart().unwrap();
+        let found = scene
+            .database
+            .query_json("select c_int8 from read.raw")
+            .await;
+        assert_eq!(found, json!([{"c_int8": n}]));
+        scene.gobo.cont();
+    }
+}

@@ -125,6 +125,32 @@ impl Oracle {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_cannot_catch_up_yet_shows_that_it_stands_and_a_poll_ends_in_time() {
+    let scene = Scene::new("[live]\nheartbeat_ms = 500\n", &["raw-guest"]).await;
+    let last = scene.append(&[put("a", 1)]).await[0];
+    scene.wait_for("raw", last);
+    let url = scene.gobo.url();
+    let mut stream = Stream::open(url, PATH, "");
+    assert_eq!(stream.next().unwrap().kind, "rows");
+    let id = stream.id.clone();
+    scene.append(&[put("a", 2)]).await;
+    assert_eq!(stream.next().unwrap().kind, "changes");
+    let session = scene.database.connect().await;
+    let lock = "begin; lock table gobo.feed in access exclusive mode";
+    session.batch_execute(lock).await.unwrap();
+    let mut back = Stream::open(url, PATH, &id);
+    back.wait_for_sign_of_life();
+    let poll = format!("{PATH}&live=poll&wait=0s&last_event_id={id}");
+    let answer = scene.gobo.get(&poll).expect(200).json();
+    assert_eq!(answer, json!({"events": [], "id": id}));
+    session.batch_execute("rollback").await.unwrap();
+    let changes = back.next().unwrap();
+    assert_eq!(changes.data["changes"][0]["row"]["c_int8"], 2);
+    let answer = scene.gobo.get(&poll).expect(200).json();
+    assert_eq!(answer["events"][0]["data"], changes.data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_copy_kept_through_kills_other_nodes_and_promotions_is_the_read_model_at_every_id() {
     let tables = "[projections.raw]\npolicy = \"skip\"\n[engine]\nbatch_events = 4\nlease_seconds = 2\n[live]\nheartbeat_ms = 100\n";
     let database = Database::create().await;

@@ -47,6 +47,7 @@ pub(crate) struct Bench {
     pub(crate) pokes: Arc<AtomicUsize>,
     /// The age of the oldest event that is not applied.
     pub(crate) age: watch::Sender<Option<Duration>>,
+    pub(crate) reader: Reader,
     upstream: Upstream,
 }
 
@@ -137,6 +138,7 @@ impl Bench {
         Self {
             admin,
             router: reader
+                .clone()
                 .router()
                 .layer(Extension(Arc::new(Identity::anybody()))),
             progress,
@@ -145,6 +147,7 @@ impl Bench {
             refresh,
             pokes,
             age,
+            reader,
             upstream: Upstream {
                 head: heads,
                 age_after: Arc::new(move |_| {

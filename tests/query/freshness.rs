@@ -281,6 +281,7 @@ async fn a_reader_who_has_the_rows_is_told_so() {
         (304, "", tag.as_str())
     );
     assert_eq!(same.header("gobo-position"), "11");
+    assert_eq!(same.header("vary"), first.header("vary"));
     assert_eq!(
         again("/read/orders?order=id", &format!("\"x\", W/{tag}"))
             .await
@@ -300,7 +301,10 @@ async fn a_reader_who_has_the_rows_is_told_so() {
         (304, "20")
     );
     commit(&bench, 21).await;
+    let looks = || bench.reader.counts().0.asked;
+    let before = looks();
     let changed = again("/read/orders?order=id", &tag).await;
+    assert_eq!(looks(), before + 1, "one look is enough");
     assert_eq!(
         (changed.status.as_u16(), changed.header("gobo-revision")),
         (200, "3")
@@ -323,7 +327,10 @@ async fn a_star_stands_for_whatever_there_is() {
         let plain = bench.get(uri).await;
         let answer = ask(uri).await;
         assert_eq!((answer.status.as_u16(), answer.body.as_str()), (304, ""));
-        assert_eq!(answer.header("etag"), plain.header("etag"));
+        for header in ["etag", "vary"] {
+            assert_eq!(answer.header(header), plain.header(header));
+            assert_ne!(answer.header(header), "");
+        }
     }
     assert_eq!(ask("/read/orders/12").await.status, 404);
     assert_eq!(ask("/read/orders?nothing=eq.1").await.status, 400);

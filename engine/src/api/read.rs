@@ -14,6 +14,7 @@ mod remembered;
 mod shown;
 mod wait;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -277,8 +278,6 @@ struct Asked<'m> {
     plan: Plan<'m>,
     target: Target<'m>,
     shape: Shape,
-    /// The reader may not see all rows.
-    is_restricted: bool,
 }
 
 impl<'a> Ask<'a> {
@@ -332,15 +331,17 @@ impl<'a> Ask<'a> {
     }
 
     async fn answer(&self, live: &Arc<Readable>) -> Result<Response, Stop> {
-        if let Some(response) = self.at_hand(live).await? {
-            return Ok(response);
-        }
+        let seen = match self.at_hand(live).await? {
+            ControlFlow::Break(response) => return Ok(response),
+            ControlFlow::Continue(seen) => seen,
+        };
         let models = self.shared.catalog.models();
         let asked = self.checked(live, &models)?;
         let mut wanted = match self.wait(live, &asked.request).await? {
             Ok(wanted) => wanted,
             Err(response) => return Ok(response),
         };
+        wanted.fresh = wanted.fresh.or(seen);
         let others = embedded(live, &models, &asked.plan);
         if let Err(response) = self.wait_for(&others, &asked.request, &mut wanted).await? {
             return Ok(response);
@@ -378,24 +379,29 @@ impl<'a> Ask<'a> {
         Ok(self.found(live, &found, &wanted, &outline).await)
     }
 
-    /// The answer to a query that was asked before, if its rows are in memory or its reader has them.
-    async fn at_hand(&self, live: &Arc<Readable>) -> Result<Option<Response>, Stop> {
+    /// The answer to a query that was asked before, if its rows are in memory or its reader has them. If not: how fresh they
+    /// are, where that was looked up.
+    async fn at_hand(
+        &self,
+        live: &Arc<Readable>,
+    ) -> Result<ControlFlow<Response, Option<Arc<Freshness>>>, Stop> {
         let cache = &self.shared.cache;
         if cache.is_off() && !self.headers.contains_key(header::IF_NONE_MATCH) {
-            return Ok(None);
+            return Ok(ControlFlow::Continue(None));
         }
         let Some(outline) = self.remembered(live) else {
-            return Ok(None);
+            return Ok(ControlFlow::Continue(None));
         };
         let wanted = Wanted::nothing();
         let fresh = self.shared.board.look(live, Since::Lately).await?;
         if let Some(response) = self.spared(live, &fresh, &wanted, &outline).await {
-            return Ok(Some(response));
+            return Ok(ControlFlow::Break(response));
         }
-        let Some(found) = cache.at_hand(live, fresh, &outline.shown) else {
-            return Ok(None);
+        let Some(found) = cache.at_hand(live, fresh.clone(), &outline.shown) else {
+            return Ok(ControlFlow::Continue(Some(fresh)));
         };
-        Ok(Some(self.found(live, &found, &wanted, &outline).await))
+        let response = self.found(live, &found, &wanted, &outline).await;
+        Ok(ControlFlow::Break(response))
     }
 
     /// How fresh the rows are, those of other read models too.
@@ -442,11 +448,11 @@ impl<'a> Ask<'a> {
             answer_bytes: limits.answer_bytes,
         };
         let count = self.preferences.count.filter(|_| self.key.is_none());
-        let is_restricted = around.is_restricted(&plan);
+        let hides_rows = plan.hides_rows();
         let shape = Shape {
             lines: self.format.lines,
             // What the planner expects comes from statistics of all rows, also of those that this reader may not see.
-            count: count.map(|count| match is_restricted {
+            count: count.map(|count| match hides_rows {
                 true => sql::Count::Exact,
                 false => count.of_at_most(limits.rows),
             }),
@@ -456,7 +462,6 @@ impl<'a> Ask<'a> {
             plan,
             target,
             shape,
-            is_restricted,
         })
     }
 

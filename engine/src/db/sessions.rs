@@ -1,39 +1,50 @@
 //! Sessions that many readers share: which statements they keep prepared, and what becomes of a statement whose reader
 //! has gone.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::ops::Deref;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool, PoolError};
+use scopeguard::ScopeGuard;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CancelToken, Error, Row};
 
-use super::Tls;
+use super::{Cause, Tls, cause};
 
-/// How many statements a session keeps, each of which takes the server some 200 kB. Beyond, it forgets all of them: what is
-/// asked often is soon there again.
-const MOST_PREPARED: usize = 32;
+/// How many statements a session keeps, each of which takes the server some 200 kB.
+const MOST_KEPT: usize = 32;
+/// Bytes of a text beyond which it is not kept: such ones take far more.
+const LONGEST_KEPT: usize = 16 * 1024;
 /// How many texts are remembered as asked for.
 const REMEMBERED: usize = 1_024;
+/// How long a statement that nobody waits for any more may go on before it is cancelled.
+const SOON: Duration = Duration::from_millis(50);
+/// How many statements are cancelled at a time: each takes a connection of its own.
+const CANCELS: usize = 4;
+/// How long a cancel may take.
+const CANCEL: Duration = Duration::from_secs(10);
 
 /// A pool of sessions. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct Sessions {
     pool: Pool,
     canceller: Canceller,
-    asked: Arc<Asked>,
+    cancels: Arc<Semaphore>,
+    known: Arc<Mutex<Known>>,
 }
 
-impl Deref for Sessions {
-    type Target = Pool;
-
-    fn deref(&self) -> &Pool {
-        &self.pool
-    }
+/// Whether sessions keep a statement prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// If its text is asked again and again.
+    Repeated,
+    /// Never: its text will hardly come again.
+    Nothing,
 }
 
 impl Sessions {
@@ -41,79 +52,93 @@ impl Sessions {
         Self {
             pool,
             canceller,
-            asked: Arc::default(),
+            cancels: Arc::new(Semaphore::new(CANCELS)),
+            known: Arc::default(),
         }
     }
 
-    /// Runs a statement that gives one row at most. What is asked again and again is kept prepared. When the future is
-    /// dropped before it is done, the server is told to stop.
-    pub async fn one(
+    /// How many sessions there are at most.
+    pub fn max_size(&self) -> usize {
+        self.pool.status().max_size
+    }
+
+    /// Runs a statement. When the future is dropped before it is done, the server is told to stop.
+    ///
+    /// The outer error is about getting a session, the inner one is the statement's.
+    pub async fn rows(
         &self,
         text: &str,
         types: &[Type],
         values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Result<Option<Row>, Error>, PoolError> {
-        let mut guard = Guard {
-            session: Some(self.pool.get().await?),
-            canceller: &self.canceller,
-        };
-        let Some(session) = &guard.session else {
-            return Ok(Ok(None));
-        };
-        let row = match self.asked.again(text) {
-            true => prepared(session, text, types, values).await,
+        keep: Keep,
+    ) -> Result<Result<Vec<Row>, Error>, PoolError> {
+        let session = scopeguard::guard(self.pool.get().await?, |session| self.left(session));
+        let is_kept = keep == Keep::Repeated && self.known().keep(text, types, &self.pool);
+        let rows = match is_kept {
+            true => self.prepared(&session, text, types, values).await,
             false => {
                 let typed: Vec<_> = values.iter().copied().zip(types.iter().cloned()).collect();
-                session.query_typed_opt(text, &typed).await
+                session.query_typed(text, &typed).await
             }
         };
         // Back to the pool.
-        guard.session = None;
-        Ok(row)
+        drop(ScopeGuard::into_inner(session));
+        Ok(rows)
     }
-}
 
-async fn prepared(
-    session: &Object,
-    text: &str,
-    types: &[Type],
-    values: &[&(dyn ToSql + Sync)],
-) -> Result<Option<Row>, Error> {
-    let kept = &session.statement_cache;
-    let row = match session.prepare_typed_cached(text, types).await {
-        Ok(statement) => session.query_opt(&statement, values).await,
-        Err(error) => Err(error),
-    };
-    if kept.size() > MOST_PREPARED {
-        kept.clear();
-    } else if row.is_err() {
-        // Its tables may be gone for good.
-        kept.remove(text, types);
-    }
-    row
-}
-
-/// Watches over a session while it runs a statement.
-///
-/// When its reader goes away in the middle, the statement is cancelled, and the session goes too: a cancel that comes late
-/// would hit the statement of whoever has the session next.
-struct Guard<'c> {
-    session: Option<Object>,
-    canceller: &'c Canceller,
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        let Some(session) = self.session.take() else {
-            return;
+    async fn prepared(
+        &self,
+        session: &Object,
+        text: &str,
+        types: &[Type],
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Error> {
+        let rows = match session.prepare_typed_cached(text, types).await {
+            Ok(statement) => session.query(&statement, values).await,
+            Err(error) => Err(error),
         };
-        let session = Object::take(session);
+        // Its tables may be gone for good. Another value may do.
+        if (rows.as_ref()).is_err_and(|error| cause(error) == Cause::Statement) {
+            self.known().forget(text, types, &self.pool);
+        }
+        rows
+    }
+
+    /// Takes care of a session whose reader has gone away in the middle of a statement.
+    fn left(&self, session: Object) {
         // Without a runtime the process is ending, and the server ends what its sessions do.
         if let Ok(runtime) = Handle::try_current() {
-            let canceller = self.canceller.clone();
-            runtime.spawn(async move { canceller.cancel(&session.cancel_token()).await });
+            runtime.spawn(settle(
+                session,
+                self.canceller.clone(),
+                self.cancels.clone(),
+            ));
         }
     }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives a session back to the pool if its statement ends by itself soon. If not, the statement is cancelled and the session
+/// ends: a cancel that comes late would hit the statement of whoever has the session next.
+///
+/// Until the cancel is sent the pool counts the session, so that readers who come and go make no more of them.
+async fn settle(session: Object, canceller: Canceller, cancels: Arc<Semaphore>) {
+    let turn = async {
+        tokio::time::sleep(SOON).await;
+        cancels.acquire().await
+    };
+    // It is answered after everything else that the session was asked.
+    let idle = session.simple_query("");
+    let _turn = tokio::select! {
+        biased;
+        _ = idle => return,
+        turn = turn => turn,
+    };
+    canceller.cancel(&session.cancel_token()).await;
+    drop(Object::take(session));
 }
 
 /// Stops what sessions do. Clones are the same.
@@ -123,7 +148,7 @@ pub(super) struct Canceller(pub(super) Tls);
 impl Canceller {
     pub(super) async fn cancel(&self, token: &CancelToken) {
         // Without it the statement goes on to its end, which costs time and nothing else.
-        let _ = token.cancel_query(self.0.clone()).await;
+        let _ = tokio::time::timeout(CANCEL, token.cancel_query(self.0.clone())).await;
     }
 }
 
@@ -133,27 +158,63 @@ impl fmt::Debug for Canceller {
     }
 }
 
-/// Which texts were asked for lately: each has one place, which another one with the same place takes from it.
+/// Which statements were asked for.
 #[derive(Debug)]
-struct Asked {
-    places: Vec<AtomicU64>,
+struct Known {
+    /// Those that sessions keep, or may begin to keep; the one that was asked last is last.
+    kept: VecDeque<(Box<str>, Box<[Type]>)>,
+    /// Hashes of texts that were asked for lately: each has one place, which another one with the same place takes from it.
+    asked: Vec<u64>,
     hasher: RandomState,
 }
 
-impl Default for Asked {
+impl Default for Known {
     fn default() -> Self {
         Self {
-            places: (0..REMEMBERED).map(|_| AtomicU64::new(0)).collect(),
+            kept: VecDeque::with_capacity(MOST_KEPT + 1),
+            asked: vec![0; REMEMBERED],
             hasher: RandomState::new(),
         }
     }
 }
 
-impl Asked {
-    /// Notes that a text is asked for, and says whether it was before.
-    fn again(&self, text: &str) -> bool {
+impl Known {
+    /// Notes that a statement is asked for, and says whether to keep it. The one that was not asked for the longest time
+    /// makes room for it.
+    fn keep(&mut self, text: &str, types: &[Type], pool: &Pool) -> bool {
+        if text.len() > LONGEST_KEPT {
+            return false;
+        }
+        if let Some(kept) = self.take(text, types) {
+            self.kept.push_back(kept);
+            return true;
+        }
+        if !self.is_asked_again(text) {
+            return false;
+        }
+        self.kept.push_back((text.into(), types.into()));
+        if self.kept.len() > MOST_KEPT
+            && let Some((text, types)) = self.kept.pop_front()
+        {
+            pool.manager().statement_caches.remove(&text, &types);
+        }
+        true
+    }
+
+    fn forget(&mut self, text: &str, types: &[Type], pool: &Pool) {
+        self.take(text, types);
+        pool.manager().statement_caches.remove(text, types);
+    }
+
+    fn take(&mut self, text: &str, types: &[Type]) -> Option<(Box<str>, Box<[Type]>)> {
+        let mut kept = self.kept.iter();
+        let place = kept.position(|kept| *kept.0 == *text && *kept.1 == *types)?;
+        self.kept.remove(place)
+    }
+
+    fn is_asked_again(&mut self, text: &str) -> bool {
         let hash = self.hasher.hash_one(text);
-        let place = usize::try_from(hash).unwrap_or_default() % REMEMBERED;
-        (self.places.get(place)).is_some_and(|place| place.swap(hash, Ordering::Relaxed) == hash)
+        let place = hash as usize % REMEMBERED;
+        std::mem::replace(&mut self.asked[place], hash) == hash
     }
 }

@@ -15,13 +15,15 @@ use super::query::{Judges, Question, Realm};
 use super::stats::Stats;
 use super::topic::{Seat, Topic};
 use super::{Page, flush, read};
+use crate::db::Sessions;
 use crate::progress::Progress;
 use crate::query::Failure;
 use crate::shutdown::Shutdown;
 
 /// Commits that are read at once.
 const AT_ONCE: i64 = 64;
-/// Subscribers that read commits by themselves at the same time; the others wait.
+/// Subscribers that read commits by themselves at the same time; the others wait. Those whom the database has to tell what
+/// concerns them take long, and so wait for each other alone.
 const CATCHING_UP: usize = 8;
 
 /// What subscribers may use.
@@ -46,8 +48,10 @@ pub(super) struct Shared {
     /// Sessions that can write, to wait for the disk.
     pub(super) feed: Pool,
     pub(super) judges: Judges,
-    /// Subscribers that may read commits by themselves at the same time: each has a page in memory, parsed.
+    /// Subscribers that may read commits by themselves at the same time: each has a page in memory.
     catching_up: Semaphore,
+    /// The same for those for whom the database judges.
+    catching_up_slowly: Semaphore,
     pub(super) progress: Progress,
     pub(super) shutdown: Shutdown,
     pub(super) stats: Stats,
@@ -62,7 +66,7 @@ impl Hub {
     /// `feed` has sessions that can write, `readers` sessions that cannot, a few of which judge rows.
     pub fn new(
         feed: Pool,
-        readers: Pool,
+        readers: Sessions,
         progress: Progress,
         bounds: Bounds,
         shutdown: Shutdown,
@@ -72,6 +76,7 @@ impl Hub {
                 feed,
                 judges: Judges::new(readers),
                 catching_up: Semaphore::new(CATCHING_UP),
+                catching_up_slowly: Semaphore::new(CATCHING_UP),
                 progress,
                 shutdown,
                 stats: Stats::default(),
@@ -238,7 +243,7 @@ impl Subscription {
     }
 
     /// Looks for the next events: at least one, or none if there is nothing at the moment to be read from the database, and
-    /// then [`next`](Self::next) waits. Moves the id on.
+    /// then [`next`](Self::next) waits. Moves the id on. Safe to cancel.
     pub async fn catch_up(&mut self) -> Result<Vec<Arc<Event>>, End> {
         loop {
             match (self.read_on().await?, &mut self.joined) {
@@ -302,8 +307,12 @@ impl Subscription {
     /// What the next commits are to this subscriber; `None` if there are no commits.
     async fn read_on(&mut self) -> Result<Option<Vec<Arc<Event>>>, End> {
         let shared = &self.hub.shared;
+        let turns = match self.question.matcher {
+            Some(_) => &shared.catching_up,
+            None => &shared.catching_up_slowly,
+        };
         // Never closed.
-        let _turn = shared.catching_up.acquire().await;
+        let _turn = turns.acquire().await;
         let page = self.hub.page(&self.read_model, self.at).await;
         let page = page.map_err(|failure| {
             tracing::warn!(read_model = self.read_model, %failure, "a subscriber cannot catch up");
@@ -315,13 +324,16 @@ impl Subscription {
             return Ok(None);
         }
         let mut events = Vec::new();
+        let mut at = self.at;
         for commit in page.commits {
             let commit = commit.parsed().map_err(End::Refetch)?;
             if let Some(changes) = self.question.judge(&shared.judges, &commit).await? {
                 events.push(Arc::new(self.realm.event(&commit, &changes)));
             }
-            self.at = commit.revision;
+            at = commit.revision;
         }
+        // All of them or none: the id of whom this ends for must not pass what was not handed out.
+        self.at = at;
         Ok(Some(events))
     }
 

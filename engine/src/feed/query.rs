@@ -4,12 +4,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use deadpool_postgres::Pool;
 use tokio::sync::Semaphore;
 
 use super::commit::Parsed;
 use super::mailbox::{End, Event, Mailbox, Reason, Slow};
-use crate::db::is_infrastructure;
+use crate::db::{Sessions, is_infrastructure};
 use crate::query::live::Matcher;
 use crate::query::sql::Statement;
 use crate::query::{Failure, live};
@@ -76,13 +75,13 @@ impl Question {
 /// reading who does not follow. Clones are the same.
 #[derive(Debug, Clone)]
 pub(super) struct Judges {
-    readers: Pool,
+    readers: Sessions,
     places: Arc<Semaphore>,
 }
 
 impl Judges {
-    pub(super) fn new(readers: Pool) -> Self {
-        let places = (readers.status().max_size / SHARE).max(1);
+    pub(super) fn new(readers: Sessions) -> Self {
+        let places = (readers.max_size() / SHARE).max(1);
         Self {
             readers,
             places: Arc::new(Semaphore::new(places)),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::Page;
 use super::commit::Parsed;
@@ -22,6 +22,8 @@ const GATHER: Duration = Duration::from_millis(2);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Commits that may wait for a query that is asked of the database.
 const BEHIND: usize = 256;
+/// Bytes that they may have told.
+const BYTES_BEHIND: usize = 8 << 20;
 
 #[derive(Debug)]
 pub(super) struct Topic {
@@ -44,7 +46,26 @@ struct State {
 struct Table {
     followed: Arc<Followed>,
     /// To the task that asks the database; none where that is not needed.
-    asker: Option<mpsc::Sender<Arc<Parsed>>>,
+    asker: Option<Asker>,
+}
+
+/// The way to a task that asks the database.
+#[derive(Debug, Clone)]
+struct Asker {
+    commits: mpsc::Sender<(Arc<Parsed>, OwnedSemaphorePermit)>,
+    /// Bytes that may still wait.
+    room: Arc<Semaphore>,
+}
+
+impl Asker {
+    /// Gives whether there was room.
+    fn give(&self, commit: &Arc<Parsed>) -> bool {
+        // What is larger than all of the room waits alone.
+        let bytes = commit.text.len().clamp(1, BYTES_BEHIND);
+        let room = u32::try_from(bytes).ok();
+        let room = room.and_then(|bytes| self.room.clone().try_acquire_many_owned(bytes).ok());
+        room.is_some_and(|room| self.commits.try_send((commit.clone(), room)).is_ok())
+    }
 }
 
 impl Topic {
@@ -156,7 +177,7 @@ impl Topic {
             match asker {
                 None => followed.take(&hub.shared.judges, &commit).await,
                 Some(asker) => {
-                    if asker.try_send(commit.clone()).is_err() {
+                    if !asker.give(&commit) {
                         followed.end(&End::Dropped(Slow::Query));
                     }
                 }
@@ -274,13 +295,16 @@ impl Drop for Seat {
 }
 
 /// Starts the task that asks the database for a query, one commit after the other. It ends with the table.
-fn ask(hub: &Hub, followed: Arc<Followed>) -> mpsc::Sender<Arc<Parsed>> {
-    let (sender, mut commits) = mpsc::channel::<Arc<Parsed>>(BEHIND);
+fn ask(hub: &Hub, followed: Arc<Followed>) -> Asker {
+    let (commits, mut waiting) = mpsc::channel::<(Arc<Parsed>, _)>(BEHIND);
     let judges = hub.shared.judges.clone();
     tokio::spawn(async move {
-        while let Some(commit) = commits.recv().await {
+        while let Some((commit, _room)) = waiting.recv().await {
             followed.take(&judges, &commit).await;
         }
     });
-    sender
+    Asker {
+        commits,
+        room: Arc::new(Semaphore::new(BYTES_BEHIND)),
+    }
 }

@@ -3,19 +3,18 @@
 //! PostgreSQL can always be asked ([`statement`], [`judge`]). Where the engine comes to the same answer by itself, it does
 //! ([`Matcher`]): equality of types whose values have one spelling each in JSON, the order of whole numbers, NULL.
 
-use deadpool_postgres::Pool;
-
 use super::parse::{Comparator, Keyword};
 use super::plan::{Condition, Expression, Plan, Source};
-use super::rows::{Failure, run};
+use super::rows::{Failure, one};
 pub use super::sql::changes as statement;
 use super::sql::{Bound, Statement};
+use crate::db::{Keep, Sessions};
 use crate::read_model::{ColumnType, Scalar};
 
 /// Runs a [`statement`] over changes as the feed has them. Gives a JSON array of what becomes of the query's rows; nothing
 /// if nothing does.
 pub async fn judge(
-    pool: &Pool,
+    sessions: &Sessions,
     statement: &Statement,
     changes: &str,
 ) -> Result<Option<String>, Failure> {
@@ -23,7 +22,7 @@ pub async fn judge(
     if let Some(first) = statement.parameters.first_mut() {
         first.text = Some(changes.to_owned());
     }
-    match run(pool, &statement).await? {
+    match one(sessions, &statement, Keep::Nothing).await? {
         Some(row) => row.try_get(0).map_err(Failure::Database),
         None => Ok(None),
     }
@@ -63,7 +62,7 @@ enum Order {
 
 impl Matcher {
     /// Makes one, if this query can do without the database from now on. Asks it how it spells the query's values.
-    pub async fn of(plan: &Plan<'_>, pool: &Pool) -> Result<Option<Self>, Failure> {
+    pub async fn of(plan: &Plan<'_>, sessions: &Sessions) -> Result<Option<Self>, Failure> {
         let mut draft = Draft::default();
         let Some(conditions) = draft.tests(&plan.conditions) else {
             return Ok(None);
@@ -71,7 +70,7 @@ impl Matcher {
         let Some(shown) = shown(plan) else {
             return Ok(None);
         };
-        let spelt = draft.spelt(pool).await?;
+        let spelt = draft.spelt(sessions).await?;
         let mut matcher = Self { conditions, shown };
         matcher
             .conditions
@@ -178,7 +177,7 @@ impl Draft {
         (self.values.len() - 1).to_string()
     }
 
-    async fn spelt(self, pool: &Pool) -> Result<Vec<String>, Failure> {
+    async fn spelt(self, sessions: &Sessions) -> Result<Vec<String>, Failure> {
         if self.values.is_empty() {
             return Ok(Vec::new());
         }
@@ -195,7 +194,7 @@ impl Draft {
                 })
                 .collect(),
         };
-        match run(pool, &statement).await? {
+        match one(sessions, &statement, Keep::Nothing).await? {
             Some(row) => row.try_get(0).map_err(Failure::Database),
             None => Ok(Vec::new()),
         }

@@ -1,11 +1,11 @@
 //! Which generations there are of the past: the database decides, at every question anew, because they come and go.
 
-use deadpool_postgres::Pool;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
 use super::Failure;
 use super::as_of::AsOf;
+use crate::db::{Keep, Sessions};
 use crate::event::{Micros, Position};
 
 /// The past of a projection.
@@ -50,11 +50,11 @@ impl Candidate {
 }
 
 /// Looks the past up of the projection that has, or had, a read model; `None` if nobody has.
-pub async fn past(pool: &Pool, model: &str) -> Result<Option<Past>, Failure> {
-    let client = pool.get().await?;
-    let rows = client
-        .query_typed(include_str!("past.sql"), &[(&model, Type::TEXT)])
-        .await
+pub async fn past(sessions: &Sessions, model: &str) -> Result<Option<Past>, Failure> {
+    let text = include_str!("past.sql");
+    let rows = sessions
+        .rows(text, &[Type::TEXT], &[&model], Keep::Nothing)
+        .await?
         .map_err(Failure::Database)?;
     let Some(first) = rows.first() else {
         return Ok(None);

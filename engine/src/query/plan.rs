@@ -14,6 +14,7 @@ pub use expression::{Expression, Field};
 pub use order::{By, Sort};
 pub use output::{Aggregate, Output, Source};
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 
 use super::catalog::{ByName, Readable};
@@ -46,12 +47,6 @@ impl<'m> Around<'m> {
     /// What the reader sees of a read model.
     fn sight(&self, model: &ReadModel) -> Sight<'m> {
         self.rules.sight(&model.name, self.viewer)
-    }
-
-    /// Whether rows of what a query reads may be hidden from its reader.
-    pub fn is_restricted(&self, plan: &Plan<'_>) -> bool {
-        let embedded = plan.links().into_iter().map(|link| link.model);
-        (embedded.chain([plan.model])).any(|model| self.sight(model).is_restricted())
     }
 
     /// Whether the other one's positions mean the same.
@@ -144,6 +139,8 @@ pub fn check_names(
     model: &ReadModel,
     limits: &Limits,
 ) -> Result<(), Refusal> {
+    // Looked at for names that are no columns only.
+    let embedded = LazyCell::new(|| parse::embedded(parameters, limits));
     for parameter in parameters {
         let name = parameter.name.as_str();
         if parse::is_reserved(name) {
@@ -158,12 +155,7 @@ pub fn check_names(
             continue;
         };
         let name = path.name.text.as_str();
-        let is_embedded = || {
-            parse::embedded(parameters, limits)
-                .iter()
-                .any(|embed| embed == name)
-        };
-        if find(model, name).is_some() || is_embedded() {
+        if find(model, name).is_some() || embedded.iter().any(|embed| embed == name) {
             continue;
         }
         let place = Place {

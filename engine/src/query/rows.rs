@@ -3,14 +3,14 @@
 use std::error::Error as StdError;
 
 use bytes::{Bytes, BytesMut};
-use deadpool_postgres::{Pool, PoolError};
+use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Error, Row};
 
 use super::plan::{Link, Plan};
 use super::sql::{self, Bound, Count, Shape, Statement, Target};
-use crate::db::Sessions;
+use crate::db::{Keep, Sessions};
 
 /// How many dead letters are named.
 const NAMED: usize = 20;
@@ -107,7 +107,9 @@ pub async fn answer(
     if let Some(most) = plan.max_cost {
         affordable(sessions, statement, most, plan.hides_rows()).await?;
     }
-    let row = one(sessions, statement).await?.ok_or(Failure::Gone)?;
+    let row = one(sessions, statement, Keep::Repeated)
+        .await?
+        .ok_or(Failure::Gone)?;
     let read = || -> Result<_, Error> {
         let found: i64 = row.try_get("count")?;
         let bytes: i64 = row.try_get("bytes")?;
@@ -158,7 +160,9 @@ async fn affordable(
         text: format!("explain (format json) {}", statement.text),
         parameters: statement.parameters.clone(),
     };
-    let row = one(sessions, &explain).await?.ok_or(Failure::Gone)?;
+    let row = one(sessions, &explain, Keep::Nothing)
+        .await?
+        .ok_or(Failure::Gone)?;
     let explained: serde_json::Value = row.try_get(0).map_err(Failure::Database)?;
     let cost = explained[0]["Plan"]["Total Cost"].as_f64().unwrap_or(0.0);
     // A cost is never negative, and one beyond all numbers is cut to the greatest.
@@ -174,7 +178,9 @@ async fn affordable(
 /// How many rows the planner expects, pages aside.
 async fn planned(sessions: &Sessions, plan: &Plan<'_>, target: Target<'_>) -> Result<u64, Failure> {
     let statement = sql::planned(plan, target);
-    let row = one(sessions, &statement).await?.ok_or(Failure::Gone)?;
+    let row = one(sessions, &statement, Keep::Nothing)
+        .await?
+        .ok_or(Failure::Gone)?;
     let explained: serde_json::Value = row.try_get(0).map_err(Failure::Database)?;
     Ok(explained[0]["Plan"]["Plan Rows"].as_u64().unwrap_or(0))
 }
@@ -187,25 +193,24 @@ pub async fn freshness(
     embedded: &[&Link<'_>],
 ) -> Result<Freshness, Failure> {
     let statement = sql::freshness(target, model, embedded);
-    let row = one(sessions, &statement).await?.ok_or(Failure::Gone)?;
+    let row = one(sessions, &statement, Keep::Repeated)
+        .await?
+        .ok_or(Failure::Gone)?;
     fresh(&row).map_err(Failure::Database)
 }
 
 /// Which of these events a generation could not process.
 pub(super) async fn dead_letters(
-    pool: &Pool,
+    sessions: &Sessions,
     generation: i64,
     positions: &[i64],
 ) -> Result<Vec<i64>, Failure> {
-    let client = pool.get().await?;
-    let rows = client
-        .query_typed(
-            "select position from gobo.dead_letters \
-              where generation = $1 and position = any ($2) and state <> 'discarded' order by position",
-            &[(&generation, Type::INT8), (&positions, Type::INT8_ARRAY)],
-        )
-        .await
-        .map_err(classify)?;
+    let text = "select position from gobo.dead_letters \
+        where generation = $1 and position = any ($2) and state <> 'discarded' order by position";
+    let types = [Type::INT8, Type::INT8_ARRAY];
+    let values: [&(dyn ToSql + Sync); 2] = [&generation, &positions];
+    let rows = sessions.rows(text, &types, &values, Keep::Nothing).await?;
+    let rows = rows.map_err(classify)?;
     let positions = rows.iter().map(|row| row.try_get(0));
     positions
         .collect::<Result<_, _>>()
@@ -233,31 +238,20 @@ fn type_of(bound: &Bound) -> Type {
 }
 
 /// Runs a statement that gives one row at most.
-async fn one(sessions: &Sessions, statement: &Statement) -> Result<Option<Row>, Failure> {
+pub(super) async fn one(
+    sessions: &Sessions,
+    statement: &Statement,
+    keep: Keep,
+) -> Result<Option<Row>, Failure> {
     let parameters = &statement.parameters;
     let types: Vec<Type> = parameters.iter().map(type_of).collect();
     let values: Vec<Text<'_>> = parameters.iter().map(|b| Text(b.text.as_deref())).collect();
     let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as _).collect();
-    let row = sessions.one(&statement.text, &types, &values).await?;
-    row.map_err(|error| blame(classify(error), parameters))
-}
-
-/// The same for a statement whose text will hardly come again.
-pub(super) async fn run(pool: &Pool, statement: &Statement) -> Result<Option<Row>, Failure> {
-    let client = pool.get().await?;
-    let values: Vec<(Text<'_>, Type)> = statement
-        .parameters
-        .iter()
-        .map(|bound| (Text(bound.text.as_deref()), type_of(bound)))
-        .collect();
-    let parameters: Vec<(&(dyn ToSql + Sync), Type)> = values
-        .iter()
-        .map(|(text, kind)| (text as &(dyn ToSql + Sync), kind.clone()))
-        .collect();
-    client
-        .query_typed_opt(&statement.text, &parameters)
-        .await
-        .map_err(|error| blame(classify(error), &statement.parameters))
+    let rows = sessions
+        .rows(&statement.text, &types, &values, keep)
+        .await?;
+    let rows = rows.map_err(|error| blame(classify(error), parameters))?;
+    Ok(rows.into_iter().next())
 }
 
 fn classify(error: Error) -> Failure {

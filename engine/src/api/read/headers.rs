@@ -122,6 +122,7 @@ impl Answered {
         }
         let no_cache = HeaderValue::from_static("no-cache");
         self.headers.insert(header::CACHE_CONTROL, no_cache);
+        self.headers.insert(header::VARY, VARY);
         response.headers_mut().extend(self.headers);
         response
     }

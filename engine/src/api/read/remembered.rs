@@ -7,7 +7,6 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use axum::http::uri::PathAndQuery;
 use moka::sync::Cache;
 
 use super::prefer::Count;
@@ -54,7 +53,8 @@ impl Outline {
 /// A request, as far as its query depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
-    path: PathAndQuery,
+    /// A text of its own: the address of a request holds on to all that was read from its connection.
+    path: Box<str>,
     range: Option<Items>,
     lines: Lines,
     count: Option<Count>,
@@ -73,7 +73,7 @@ pub(super) struct Memory(Cache<Key, Known>);
 
 impl Default for Memory {
     fn default() -> Self {
-        let weight = |key: &Key| u32::try_from(key.path.as_str().len() + OVERHEAD);
+        let weight = |key: &Key| u32::try_from(key.path.len() + OVERHEAD);
         let memory = Cache::builder()
             .max_capacity(MOST)
             .weigher(move |key, _| weight(key).unwrap_or(u32::MAX))
@@ -99,7 +99,7 @@ impl Ask<'_> {
     pub(super) fn remember(&self, model: &Arc<Readable>, asked: &Asked<'_>, outline: Outline) {
         let request = &asked.request;
         let waits = request.min_position.is_some() || request.max_lag.is_some();
-        if waits || asked.is_restricted || asked.plan.embeds_rows() {
+        if waits || asked.plan.hides_rows() || asked.plan.embeds_rows() {
             return;
         }
         let Some(key) = self.remembered_as() else {
@@ -111,7 +111,7 @@ impl Ask<'_> {
 
     fn remembered_as(&self) -> Option<Key> {
         Some(Key {
-            path: self.uri.path_and_query()?.clone(),
+            path: self.uri.path_and_query()?.as_str().into(),
             range: self.range,
             lines: self.format.lines,
             count: self.preferences.count,

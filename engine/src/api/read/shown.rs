@@ -42,32 +42,42 @@ impl Ask<'_> {
     ) -> Response {
         let answered = self.answered(live, &found.fresh, wanted).await;
         let tag = self.tag(live, &found.fresh, &outline.shown);
-        match self.shown(outline, &found.page, &answered) {
+        let response = match self.status(outline, &found.page) {
             // Only now it is known that there is anything.
-            Ok(_) if headers::matches_any(self.headers) => {
-                answered.with(StatusCode::NOT_MODIFIED.into_response(), tag.as_deref())
-            }
-            Ok(response) => answered.with(response, tag.as_deref()),
-            Err(problem) => answered.with(problem.into_response(), None),
+            Ok(_) if headers::matches_any(self.headers) => StatusCode::NOT_MODIFIED.into_response(),
+            Ok(status) => (status, self.shown(outline, &found.page, &answered)).into_response(),
+            Err(problem) => return answered.with(problem.into_response(), None),
+        };
+        answered.with(response, tag.as_deref())
+    }
+
+    fn is_single(&self) -> bool {
+        self.key.is_some() || self.format.is_single
+    }
+
+    /// Which rows of how many a page has.
+    fn extent(outline: &Outline, page: &Page) -> Extent {
+        Extent {
+            offset: outline.offset,
+            count: page.count,
+            total: page.total,
+        }
+    }
+
+    /// Whether a page is what the reader wants to see.
+    fn status(&self, outline: &Outline, page: &Page) -> Result<StatusCode, Problem> {
+        match self.key {
+            Some(key) if page.count != 1 => Err(errors::no_row(&self.model, key)),
+            None if self.is_single() && page.count != 1 => Err(errors::not_one_row(page.count)),
+            Some(_) => Ok(StatusCode::OK),
+            None => Self::extent(outline, page).status(),
         }
     }
 
     /// Rows as the reader wants to see them: all of a page, or the only one on its own.
-    fn shown(
-        &self,
-        outline: &Outline,
-        page: &Page,
-        answered: &Answered,
-    ) -> Result<Response, Problem> {
-        let is_single = self.key.is_some() || self.format.is_single;
-        if is_single && page.count != 1 {
-            return Err(match self.key {
-                Some(key) => errors::no_row(&self.model, key),
-                None => errors::not_one_row(page.count),
-            });
-        }
+    fn shown(&self, outline: &Outline, page: &Page, answered: &Answered) -> Response {
         let body = &page.body;
-        let body = match is_single && self.format.lines != Lines::Csv {
+        let body = match self.is_single() && self.format.lines != Lines::Csv {
             // The array's brackets are left out.
             true => body.slice(1..body.len() - 1),
             false => body.clone(),
@@ -79,16 +89,10 @@ impl Ask<'_> {
         let mut response = body.into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, self.format.content_type());
-        headers.insert(header::VARY, headers::VARY);
         if self.key.is_some() {
-            return Ok(response);
+            return response;
         }
-        let extent = Extent {
-            offset: outline.offset,
-            count: page.count,
-            total: page.total,
-        };
-        let status = extent.status()?;
+        let extent = Self::extent(outline, page);
         if extent.is_told() {
             headers.insert(header::CONTENT_RANGE, extent.header());
         }
@@ -96,8 +100,7 @@ impl Ask<'_> {
             let limit = self.range.and(Some(outline.limit));
             range::link(headers, self.uri, &self.parameters, limit, next);
         }
-        *response.status_mut() = status;
-        Ok(response)
+        response
     }
 
     /// The answer to a query that failed, with how fresh its read model is, if that can still be said.

@@ -25,7 +25,7 @@ pub(super) struct Wanted {
     asked: Instant,
     /// It did not come in time, and old rows are better than none.
     pub(super) is_late: bool,
-    /// What was seen at the end, if there was anything to wait for.
+    /// What was seen last since it was asked, if anybody has looked: at the end of the wait, if there was one.
     pub(super) fresh: Option<Arc<Freshness>>,
 }
 

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
@@ -12,6 +13,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Begun, Last, Live, last};
 use crate::feed::{End, Event, Subscription};
+
+/// How long it may take, at least, until a poll knows what has happened already.
+const CATCHING_UP: Duration = Duration::from_secs(5);
 
 pub(super) fn response(live: &Live, begun: Begun) -> Response {
     let live = live.clone();
@@ -47,7 +51,7 @@ async fn answer(live: &Live, begun: Begun) -> Bytes {
     let mut shutdown = live.hub.shutdown();
     let found = tokio::select! {
         () = shutdown.requested() => Ok(Vec::new()),
-        found = events(&mut subscription, Instant::now() + begun.wait) => found,
+        found = events(&mut subscription, begun.wait) => found,
     };
     match found {
         Ok(events) => {
@@ -62,12 +66,16 @@ async fn answer(live: &Live, begun: Begun) -> Bytes {
 }
 
 /// The next events; none if there are none in time.
-async fn events(
-    subscription: &mut Subscription,
-    deadline: Instant,
-) -> Result<Vec<Arc<Event>>, End> {
+async fn events(subscription: &mut Subscription, wait: Duration) -> Result<Vec<Arc<Event>>, End> {
+    let began = Instant::now();
+    let deadline = began + wait;
     while !subscription.has_caught_up() {
-        let events = subscription.catch_up().await?;
+        // Who hardly waits is given what is there all the same.
+        let patience = deadline.max(began + CATCHING_UP);
+        let Ok(events) = timeout_at(patience, subscription.catch_up()).await else {
+            return Ok(Vec::new());
+        };
+        let events = events?;
         if !events.is_empty() {
             return Ok(events);
         }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 use futures_util::stream::unfold;
+use tokio::time::timeout;
 
 use super::{Begun, Last, Live, last};
 use crate::feed::{End, Event, Subscription};
@@ -14,6 +16,9 @@ use crate::shutdown::Shutdown;
 
 /// Events that wait already travel together, up to about so many bytes.
 const TOGETHER: usize = 64 << 10;
+
+/// A comment.
+const SIGN_OF_LIFE: Bytes = Bytes::from_static(b":\n\n");
 
 pub(super) fn response(live: &Live, begun: Begun) -> Response {
     let stream = Stream {
@@ -24,11 +29,20 @@ pub(super) fn response(live: &Live, begun: Begun) -> Response {
         subscription: begun.subscription,
         is_over: false,
     };
-    let chunks = unfold(stream, |mut stream| async move {
+    let chunks = Box::pin(unfold(stream, |mut stream| async move {
         let chunk = stream.chunk().await?;
-        Some((Ok::<_, Infallible>(chunk), stream))
+        Some((chunk, stream))
+    }));
+    // Signs of life while it catches up, which is not begun anew for them. Afterwards they come with ids, and earlier.
+    let patience = live.heartbeat + live.heartbeat / 2;
+    let alive = unfold(chunks, move |mut chunks| async move {
+        let chunk = match timeout(patience, chunks.next()).await {
+            Ok(chunk) => chunk?,
+            Err(_) => SIGN_OF_LIFE,
+        };
+        Some((Ok::<_, Infallible>(chunk), chunks))
     });
-    events(Body::from_stream(chunks))
+    events(Body::from_stream(alive))
 }
 
 /// A stream that only says how it ends.
@@ -109,7 +123,7 @@ impl Stream {
             }
         }
         let heartbeat: Duration = self.live.heartbeat;
-        match tokio::time::timeout(heartbeat, self.subscription.next()).await {
+        match timeout(heartbeat, self.subscription.next()).await {
             Ok(Ok(event)) => Ok(self.gathered(event.frame.clone())),
             Ok(Err(end)) => Err(end),
             Err(_) => match self.subscription.move_on() {
@@ -144,7 +158,7 @@ impl Stream {
     fn sign_of_life(&self) -> Bytes {
         let id = self.subscription.id();
         match id == self.told {
-            true => Bytes::from_static(b":\n\n"),
+            true => SIGN_OF_LIFE,
             false => format!("id: {id}\n\n").into(),
         }
     }

@@ -1,0 +1,300 @@
+//! The hub that all subscribers of a node share, step by step: who reads what by itself, and who waits for whom.
+
+use deadpool_postgres::{Object, Pool};
+use gobo::feed::{Bounds, Event, Hub, Question, Realm, Subscription};
+use gobo::progress::Progress;
+use gobo::query::sql::{Bound, Statement};
+use gobo::shutdown::{self, Trigger};
+use gobo_tests::wait_for;
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use crate::scene::{Scene, raw};
+
+/// All changes, as they are told.
+const EVERYTHING: &str = "select $1";
+
+/// Whoever reads commits waits for this.
+const LOCK_FEED: &str = "begin; lock table gobo.feed in access exclusive mode";
+
+/// A subscriber, and the revisions that it has read by itself.
+type CaughtUp = (Subscription, Vec<i64>);
+
+/// A hub in this process over the read model `raw`, which an engine writes.
+struct Node {
+    scene: Scene,
+    hub: Hub,
+    feed: Pool,
+    readers: Pool,
+    realm: Realm,
+    _trigger: Trigger,
+}
+
+impl Node {
+    /// With so many sessions to read commits, and so many for readers.
+    async fn new(feed: usize, readers: usize) -> Self {
+        let scene = Scene::new("", &["raw-guest"]).await;
+        let first = scene.append(&[put("first")]).await[0];
+        scene.wait_for("raw", first);
+        let database = gobo::db::Database::new(scene.database.url()).unwrap();
+        let feed = opened(database.pool("hub feed", feed, &[])).await;
+        let readers = opened(database.pool("hub reader", readers, &[])).await;
+        let bounds = Bounds {
+            subscribers: 100,
+            each: 100,
+            queue_bytes: 1 << 20,
+        };
+        let (trigger, shutdown) = shutdown::channel();
+        let progress = Progress::new();
+        let hub = Hub::new(feed.clone(), readers.clone(), progress, bounds, shutdown);
+        let page = hub.present("raw").await.unwrap().unwrap();
+        let realm = Realm {
+            incarnation: page.incarnation.unwrap(),
+            generation: page.generation,
+        };
+        Self {
+            scene,
+            hub,
+            feed,
+            readers,
+            realm,
+            _trigger: trigger,
+        }
+    }
+
+    async fn revision(&self) -> i64 {
+        let revision = "select revision from gobo.read_models where name = 'raw'";
+        self.scene.database.query_i64(revision).await
+    }
+
+    /// Changes a row, and gives the revision that this makes.
+    async fn commit(&self, id: &str) -> i64 {
+        let before = self.revision().await;
+        self.scene.append(&[put(id)]).await;
+        wait_for("the commit", async || match self.revision().await {
+            same if same == before => Err(same),
+            revision => Ok(revision),
+        })
+        .await
+    }
+
+    /// Somebody who has everything up to now, and is told what `judge` makes of the changes that come.
+    async fn follow(&self, judge: &str) -> Subscription {
+        let statement = Statement {
+            text: judge.to_owned(),
+            parameters: vec![Bound {
+                column: String::new(),
+                oid: Type::TEXT.oid(),
+                text: None,
+            }],
+        };
+        let question = Question {
+            statement,
+            matcher: None,
+        };
+        let place = self.hub.place(None).unwrap();
+        let (hub, realm) = (self.hub.clone(), self.realm.clone());
+        Subscription::new(hub, place, "raw", question, realm, self.revision().await)
+    }
+
+    /// The same, with everything told that there is.
+    async fn follow_from_now(&self, judge: &str) -> Subscription {
+        let mut subscription = self.follow(judge).await;
+        assert!(subscription.catch_up().await.unwrap().is_empty());
+        assert!(subscription.has_caught_up());
+        subscription
+    }
+
+    /// A session that holds a lock: `LOCK_FEED`, or one that statements wait for.
+    async fn holding(&self, lock: &str) -> Client {
+        let session = self.scene.database.connect().await;
+        session.batch_execute(lock).await.unwrap();
+        session
+    }
+
+    /// Begins to follow, and stops after the first read, which finds nothing: whoever goes on needs the only session, and
+    /// that is here.
+    async fn after_the_first_read(&self) -> (JoinHandle<CaughtUp>, Object) {
+        let mut subscription = self.follow(EVERYTHING).await;
+        let lock = self.holding(LOCK_FEED).await;
+        let caught_up = tokio::spawn(async move {
+            let events = subscription.catch_up().await;
+            (subscription, revisions(&events.unwrap()))
+        });
+        self.wait_for_locks("relation", 1).await;
+        let next = self.queued(1).await;
+        lock.batch_execute("rollback").await.unwrap();
+        (caught_up, next.await.unwrap())
+    }
+
+    /// Queues for the only session in the place `length`.
+    async fn queued(&self, length: usize) -> JoinHandle<Object> {
+        let feed = self.feed.clone();
+        let session = tokio::spawn(async move { feed.get().await.unwrap() });
+        self.wait_for_queue(length).await;
+        session
+    }
+
+    /// Waits until so many of the hub's sessions wait for a lock of this kind.
+    async fn wait_for_locks(&self, kind: &str, count: i64) {
+        let waiting = format!(
+            "select count(*) from pg_locks l join pg_stat_activity a using (pid)
+              where a.datname = current_database() and a.application_name like 'gobo hub %'
+                and not l.granted and l.locktype = '{kind}'"
+        );
+        wait_for("sessions that wait for a lock", async || {
+            match self.scene.database.query_i64(&waiting).await {
+                found if found >= count => Ok(()),
+                found => Err(found),
+            }
+        })
+        .await;
+    }
+
+    /// Waits until so many wait for a session to read commits with.
+    async fn wait_for_queue(&self, length: usize) {
+        wait_for("a queue for the session", async || {
+            match self.feed.status().waiting {
+                found if found >= length => Ok(()),
+                found => Err(found),
+            }
+        })
+        .await;
+    }
+}
+
+fn put(id: &str) -> crate::scene::Event {
+    raw("s", json!({"do": "put", "id": id}))
+}
+
+/// Opens all sessions of a pool, so that none is waited for later.
+async fn opened(pool: Pool) -> Pool {
+    let mut sessions = Vec::new();
+    while pool.status().size < pool.status().max_size {
+        sessions.push(pool.get().await.unwrap());
+    }
+    drop(sessions);
+    pool
+}
+
+fn revisions(events: &[std::sync::Arc<Event>]) -> Vec<i64> {
+    events.iter().map(|event| event.revision).collect()
+}
+
+#[tokio::test]
+async fn a_commit_between_the_first_read_and_the_seat_is_told() {
+    let node = Node::new(1, 4).await;
+    let (caught_up, session) = node.after_the_first_read().await;
+    // The feed is not read by anybody yet: it will be from after this commit on.
+    node.wait_for_queue(1).await;
+    let between = node.commit("between").await;
+    drop(session);
+    let (mut subscription, told) = caught_up.await.unwrap();
+    assert_eq!(told, [between]);
+    assert!(subscription.catch_up().await.unwrap().is_empty());
+    let later = node.commit("later").await;
+    assert_eq!(subscription.next().await.unwrap().revision, later);
+}
+
+#[tokio::test]
+async fn a_commit_that_is_read_twice_around_the_seat_is_told_once() {
+    for waits in [true, false] {
+        let node = Node::new(1, 4).await;
+        let (caught_up, session) = node.after_the_first_read().await;
+        // Whoever reads the feed for all begins before the commit, and the subscriber sits down.
+        node.wait_for_queue(1).await;
+        let next = node.queued(2).await;
+        drop(session);
+        let session = next.await.unwrap();
+        // Both will read the commit: the subscriber by itself, and the feed for all who sit there.
+        node.wait_for_queue(2).await;
+        let between = node.commit("between").await;
+        drop(session);
+        let (mut subscription, told) = caught_up.await.unwrap();
+        assert_eq!(told, [between]);
+        assert!(subscription.catch_up().await.unwrap().is_empty());
+        let later = node.commit("later").await;
+        let told = match waits {
+            true => subscription.next().await,
+            false => {
+                wait_for("the later commit", async || {
+                    subscription.try_next().ok_or(())
+                })
+                .await
+            }
+        };
+        assert_eq!(told.unwrap().revision, later);
+    }
+}
+
+#[tokio::test]
+async fn the_id_of_who_is_silent_moves_on_but_never_past_what_waits() {
+    let node = Node::new(4, 4).await;
+    let shown = "select case when $1 like '%shown%' then $1 end";
+    let mut silent = node.follow_from_now(shown).await;
+    // Sits behind it, so has got what the other one has got before.
+    let mut witness = node.follow_from_now(shown).await;
+    let waiting = [node.commit("shown 1").await, node.commit("shown 2").await];
+    for revision in waiting {
+        assert_eq!(witness.next().await.unwrap().revision, revision);
+    }
+    for revision in waiting {
+        assert_eq!(silent.move_on().unwrap().unwrap().revision, revision);
+        assert_eq!(silent.id(), node.realm.id(revision));
+    }
+    let last = node.commit("hidden").await;
+    wait_for("the id to move on", async || {
+        assert!(silent.move_on().is_none());
+        match silent.id() {
+            id if id == node.realm.id(last) => Ok(()),
+            id => Err(id),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn queries_that_are_held_up_in_the_database_leave_its_sessions_to_readers() {
+    let node = Node::new(4, 8).await;
+    let mut subscriptions = Vec::new();
+    for n in 0..8 {
+        let judge = format!("select $1 from pg_advisory_xact_lock_shared({n})");
+        subscriptions.push(node.follow_from_now(&judge).await);
+    }
+    let all = "select pg_advisory_lock(n) from generate_series(0, 7) n";
+    let lock = node.holding(all).await;
+    let revision = node.commit("a").await;
+    node.wait_for_locks("advisory", 2).await;
+    // A quarter of them judges.
+    assert_eq!(node.readers.status().available, 6);
+    lock.batch_execute("select pg_advisory_unlock_all()")
+        .await
+        .unwrap();
+    for subscription in &mut subscriptions {
+        assert_eq!(subscription.next().await.unwrap().revision, revision);
+    }
+}
+
+#[tokio::test]
+async fn eight_of_those_who_come_back_read_commits_and_the_others_wait() {
+    let node = Node::new(12, 4).await;
+    let mut subscriptions = Vec::new();
+    for _ in 0..20 {
+        subscriptions.push(node.follow(EVERYTHING).await);
+    }
+    let missed = node.commit("missed").await;
+    let lock = node.holding(LOCK_FEED).await;
+    let catching_up: Vec<_> = subscriptions
+        .into_iter()
+        .map(|mut subscription| tokio::spawn(async move { subscription.catch_up().await }))
+        .collect();
+    node.wait_for_locks("relation", 8).await;
+    assert_eq!(node.feed.status().available, 4);
+    lock.batch_execute("rollback").await.unwrap();
+    for events in catching_up {
+        let events = events.await.unwrap().unwrap();
+        assert_eq!(revisions(&events), [missed]);
+    }
+}
