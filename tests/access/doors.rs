@@ -262,7 +262,7 @@ async fn those_who_wait_leave_room_for_others_and_bounds_that_meet_are_told() {
     let said = gobo.log();
     for part in [
         "live.max_subscribers is 3000, and 30 are possible",
-        "api.max_connections (40)",
+        "a quarter of the 40 connections (api.max_connections)",
     ] {
         assert!(said.contains(part), "{part} is missing in: {said}");
     }

@@ -30,7 +30,7 @@ impl Bounds {
         }
         if bounds.subscribers < subscribers {
             tracing::warn!(
-                "live.max_subscribers is {subscribers}, and {} are possible: a quarter of the {} connections is kept for others",
+                "live.max_subscribers is {subscribers}, and {} are possible: a quarter of the {} connections (api.max_connections) is kept for others",
                 bounds.subscribers,
                 bounds.connections
             );
