@@ -1,6 +1,8 @@
 //! The hub that all subscribers of a node share, step by step: who reads what by itself, and who waits for whom.
 
 use deadpool_postgres::{Object, Pool};
+use futures_util::future::join_all;
+use gobo::db::{Keep, Sessions};
 use gobo::feed::{Bounds, Event, Hub, Question, Realm, Subscription};
 use gobo::progress::Progress;
 use gobo::query::sql::{Bound, Statement};
@@ -27,7 +29,7 @@ struct Node {
     scene: Scene,
     hub: Hub,
     feed: Pool,
-    readers: Pool,
+    readers: Sessions,
     realm: Realm,
     _trigger: Trigger,
 }
@@ -40,7 +42,7 @@ impl Node {
         scene.wait_for("raw", first);
         let database = gobo::db::Database::new(scene.database.url()).unwrap();
         let feed = opened(database.pool("hub feed", feed, &[])).await;
-        let readers = opened(database.pool("hub reader", readers, &[])).await;
+        let readers = database.sessions("hub reader", readers, &[]);
         let bounds = Bounds {
             subscribers: 100,
             each: 100,
@@ -267,8 +269,11 @@ async fn queries_that_are_held_up_in_the_database_leave_its_sessions_to_readers(
     let lock = node.holding(all).await;
     let revision = node.commit("a").await;
     node.wait_for_locks("advisory", 2).await;
-    // A quarter of them judges.
-    assert_eq!(node.readers.status().available, 6);
+    // A quarter of them judges, and the others are free.
+    let reads = (0..6).map(|_| node.readers.rows("select 1", &[], &[], Keep::Nothing));
+    for rows in join_all(reads).await {
+        assert_eq!(rows.unwrap().unwrap().len(), 1);
+    }
     lock.batch_execute("select pg_advisory_unlock_all()")
         .await
         .unwrap();
