@@ -150,8 +150,8 @@ async fn a_long_statement_ends_when_its_reader_goes_away_and_hits_nobody_else() 
             _ = asked => panic!("nobody is that quick"),
             () = sleepers(1) => {}
         }
-        // The only session is not there before it is over.
-        process(&sessions).await;
         sleepers(0).await;
+        // There is a session again.
+        process(&sessions).await;
     }
 }
