@@ -120,13 +120,20 @@ async fn a_statement_that_refuses_a_value_is_kept_for_others() {
 #[tokio::test]
 async fn a_session_that_is_soon_idle_serves_the_next_reader_when_its_own_goes_away() {
     let (_database, sessions) = session().await;
-    let first = process(&sessions).await;
-    for keep in [Keep::Repeated, Keep::Nothing].repeat(25) {
-        let asked = sessions.rows("select pg_sleep(0.004)", &[], &[], keep);
-        let left = tokio::time::timeout(Duration::from_millis(1), asked).await;
-        assert!(left.is_err(), "it is answered late");
+    for keep in [Keep::Repeated, Keep::Nothing, Keep::Repeated] {
+        // On a machine that is very busy no statement ends soon.
+        wait_for("a session that goes on", async || {
+            let first = process(&sessions).await;
+            let asked = sessions.rows("select pg_sleep(0.004)", &[], &[], keep);
+            let left = tokio::time::timeout(Duration::from_millis(1), asked).await;
+            let is_same = process(&sessions).await == first;
+            match left.is_err() && is_same {
+                true => Ok(()),
+                false => Err((left.is_err(), is_same)),
+            }
+        })
+        .await;
     }
-    assert_eq!(process(&sessions).await, first);
 }
 
 #[tokio::test]
