@@ -2,7 +2,7 @@
 //! prepared statements, JSON made by PostgreSQL), once with tokio-postgres and once with sqlx, and an answer that never
 //! changes. `cargo xtask bench` compares with them.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
@@ -10,9 +10,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::net::TcpListener;
-use tokio_postgres::NoTls;
+use tokio_postgres::config::Host;
+use tokio_postgres::{Config, NoTls};
 
 /// As many sessions as `database.api_connections` are by default.
 const SESSIONS: u32 = 16;
@@ -41,7 +42,9 @@ async fn main() -> Result<()> {
     let settings = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
-    let manager = Manager::from_config(url.parse()?, NoTls, settings);
+    let database: Config = url.parse()?;
+    let options = options(&database)?;
+    let manager = Manager::from_config(database, NoTls, settings);
     let pools = Pools {
         tokio_postgres: Pool::builder(manager)
             .max_size(usize::try_from(SESSIONS)?)
@@ -49,7 +52,7 @@ async fn main() -> Result<()> {
         sqlx: PgPoolOptions::new()
             .max_connections(SESSIONS)
             .test_before_acquire(false)
-            .connect_lazy(&url)?,
+            .connect_lazy_with(options),
     };
     let router = Router::new()
         .route("/static", get(async || json(STATIC.to_owned())))
@@ -61,6 +64,22 @@ async fn main() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}", listener.local_addr()?);
     Ok(axum::serve(listener, router).await?)
+}
+
+/// The same database as sqlx wants to know it: it does not read an address whose host is a folder.
+fn options(database: &Config) -> Result<PgConnectOptions> {
+    let mut options = PgConnectOptions::new()
+        .username(database.get_user().context("no user")?)
+        .database(database.get_dbname().context("no database")?)
+        .port(*database.get_ports().first().context("no port")?);
+    if let Some(password) = database.get_password() {
+        options = options.password(str::from_utf8(password)?);
+    }
+    match database.get_hosts() {
+        [Host::Unix(folder)] => Ok(options.socket(folder)),
+        [Host::Tcp(host)] => Ok(options.host(host)),
+        hosts => bail!("one host is needed: {hosts:?}"),
+    }
 }
 
 async fn order(State(pools): State<Pools>, Path(order): Path<String>) -> Response {

@@ -117,8 +117,12 @@ impl Bench {
     /// Changes orders for a while, with so many who follow.
     fn follow(&self, options: &Options, module: &[u8], subscribers: usize) -> Result<Run> {
         let database = self.create("live", None)?;
-        let connections = subscribers + 200;
-        let config = format!("[api]\nmax_connections = {connections}\n");
+        // A quarter of the connections is kept for others.
+        let connections = subscribers * 2 + 200;
+        let config = format!(
+            "[api]\nmax_connections = {connections}\n\n[live]\nmax_subscribers = {}\n",
+            subscribers.max(1)
+        );
         let served = self.serve_with(&database, &config)?;
         let client = Client::new(&served.url);
         client.deploy("orders", module)?;
