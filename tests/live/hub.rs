@@ -303,3 +303,49 @@ async fn eight_of_those_who_come_back_read_commits_and_the_others_wait() {
         assert_eq!(revisions(&events), [missed]);
     }
 }
+
+#[tokio::test]
+async fn nothing_is_judged_for_those_who_have_left() {
+    let node = Node::new(4, 8).await;
+    let lock = node
+        .holding("select pg_advisory_lock(n) from generate_series(0, 1) n")
+        .await;
+    let mut leaving = Vec::new();
+    for n in 0..2 {
+        let judge = format!("select $1 from pg_advisory_xact_lock_shared({n})");
+        leaving.push(node.follow_from_now(&judge).await);
+    }
+    let mut staying = node.follow_from_now(EVERYTHING).await;
+    // They take both places to judge at, and more waits for them.
+    let first = node.commit("a").await;
+    node.wait_for_locks("advisory", 2).await;
+    let second = node.commit("b").await;
+    drop(leaving);
+    for revision in [first, second] {
+        let told = wait_for("a place", async || staying.try_next().ok_or(())).await;
+        assert_eq!(told.unwrap().revision, revision);
+    }
+    drop(lock);
+}
+
+#[tokio::test]
+async fn who_was_told_that_nothing_follows_is_not_judged_for_any_more() {
+    let node = Node::new(4, 8).await;
+    node.scene
+        .database
+        .execute("create sequence public.judged")
+        .await;
+    let failing = "select $1 || 1 / (nextval('public.judged') * 0)";
+    let mut ended = node.follow_from_now(failing).await;
+    node.commit("a").await;
+    assert!(ended.next().await.is_err());
+    // It has not left yet.
+    node.commit("b").await;
+    node.commit("c").await;
+    // Asks the same, so what comes is judged after what waits.
+    let mut next = node.follow_from_now(failing).await;
+    node.commit("d").await;
+    assert!(next.next().await.is_err());
+    let judged = "select last_value from public.judged";
+    assert_eq!(node.scene.database.query_i64(judged).await, 2);
+}

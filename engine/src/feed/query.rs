@@ -1,4 +1,4 @@
-//! One filter and selection, and everybody who follows it: judged once per commit, whoever many they are.
+//! One filter and selection, and everybody who follows it: judged once per commit, however many they are.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -204,6 +204,11 @@ impl Followed {
 
     /// Takes the next commit over. Commits come in order.
     pub(super) async fn take(&self, judges: &Judges, commit: &Parsed) {
+        if self.mailboxes().is_empty() {
+            // Whoever comes now has to read by itself what was handed out before.
+            self.seen.store(commit.revision, Ordering::Release);
+            return;
+        }
         match self.question.judge(judges, commit).await {
             Ok(Some(changes)) => {
                 let event = Arc::new(self.realm.event(commit, &changes));

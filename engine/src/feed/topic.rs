@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 
 use super::Page;
 use super::commit::Parsed;
@@ -55,6 +56,8 @@ struct Asker {
     commits: mpsc::Sender<(Arc<Parsed>, OwnedSemaphorePermit)>,
     /// Bytes that may still wait.
     room: Arc<Semaphore>,
+    /// Ends with the last way to it, whatever waits: nobody wants to know.
+    _task: Arc<JoinSet<()>>,
 }
 
 impl Asker {
@@ -294,11 +297,13 @@ impl Drop for Seat {
     }
 }
 
-/// Starts the task that asks the database for a query, one commit after the other. It ends with the table.
+/// Starts the task that asks the database for a query, one commit after the other. It ends with the table, and so does the
+/// statement that runs.
 fn ask(hub: &Hub, followed: Arc<Followed>) -> Asker {
     let (commits, mut waiting) = mpsc::channel::<(Arc<Parsed>, _)>(BEHIND);
     let judges = hub.shared.judges.clone();
-    tokio::spawn(async move {
+    let mut task = JoinSet::new();
+    task.spawn(async move {
         while let Some((commit, _room)) = waiting.recv().await {
             followed.take(&judges, &commit).await;
         }
@@ -306,5 +311,6 @@ fn ask(hub: &Hub, followed: Arc<Followed>) -> Asker {
     Asker {
         commits,
         room: Arc::new(Semaphore::new(BYTES_BEHIND)),
+        _task: Arc::new(task),
     }
 }
