@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
+use tokio::task::coop::consume_budget;
 
 use super::commit::Parsed;
 use super::mailbox::{End, Event, Mailbox, Reason, Slow};
@@ -33,42 +34,44 @@ impl Question {
         commit: &Parsed,
     ) -> Result<Option<String>, End> {
         match &self.matcher {
-            Some(matcher) => Ok(self.judge_here(matcher, commit)),
+            Some(matcher) => Ok(judge_here(matcher, commit).await),
             None => judges.judge(&self.statement, commit).await,
         }
     }
+}
 
-    fn judge_here(&self, matcher: &Matcher, commit: &Parsed) -> Option<String> {
-        let mut changes = String::new();
-        for change in &commit.changes {
-            let is_in = |row: &&super::commit::Row| matcher.holds(&|column| row.value(column));
-            let after = change.after.as_ref().filter(is_in);
-            if after.is_none() && change.before.as_ref().filter(is_in).is_none() {
-                continue;
+/// Judges without the database. A large commit takes as long as it takes, and leaves others their turns meanwhile.
+async fn judge_here(matcher: &Matcher, commit: &Parsed) -> Option<String> {
+    let mut changes = String::new();
+    for change in &commit.changes {
+        consume_budget().await;
+        let is_in = |row: &&super::commit::Row| matcher.holds(&|column| row.value(column));
+        let after = change.after.as_ref().filter(is_in);
+        if after.is_none() && change.before.as_ref().filter(is_in).is_none() {
+            continue;
+        }
+        changes.push(if changes.is_empty() { '[' } else { ',' });
+        let key = change.key.get();
+        match after {
+            Some(row) => {
+                changes.push_str("{\"op\":\"upsert\",\"key\":");
+                changes.push_str(key);
+                changes.push_str(",\"row\":");
+                matcher.show(&mut changes, &|column| row.value(column));
+                changes.push('}');
             }
-            changes.push(if changes.is_empty() { '[' } else { ',' });
-            let key = change.key.get();
-            match after {
-                Some(row) => {
-                    changes.push_str("{\"op\":\"upsert\",\"key\":");
-                    changes.push_str(key);
-                    changes.push_str(",\"row\":");
-                    matcher.show(&mut changes, &|column| row.value(column));
-                    changes.push('}');
-                }
-                None => {
-                    changes.push_str("{\"op\":\"delete\",\"key\":");
-                    changes.push_str(key);
-                    changes.push('}');
-                }
+            None => {
+                changes.push_str("{\"op\":\"delete\",\"key\":");
+                changes.push_str(key);
+                changes.push('}');
             }
         }
-        if changes.is_empty() {
-            return None;
-        }
-        changes.push(']');
-        Some(changes)
     }
+    if changes.is_empty() {
+        return None;
+    }
+    changes.push(']');
+    Some(changes)
 }
 
 /// The database, as far as it judges rows: a part of the sessions for reading, so that live queries do not keep anybody from
@@ -239,7 +242,28 @@ impl Followed {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
+
+    #[tokio::test]
+    async fn others_have_their_turns_while_a_large_commit_is_judged() {
+        let change = r#"{"k":[1],"b":null,"a":{"n":1}}"#;
+        let changes = format!("[{}]", [change; 1_000].join(","));
+        let commit = Parsed::read(1, 1, changes).unwrap();
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = turns.clone();
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let judged = judge_here(&Matcher::default(), &commit).await;
+        assert_eq!(judged.unwrap().matches("upsert").count(), 1_000);
+        assert!(turns.load(Ordering::Relaxed) > 0);
+        other.abort();
+    }
 
     #[test]
     fn an_id_is_read_back_as_it_was_written() {

@@ -193,6 +193,7 @@ async fn begin(
 ) -> Result<Begun, Refused> {
     let models = ask.shared.catalog.models();
     let asked = checked(ask, readable, &models)?;
+    live::check(&asked.plan)?;
     let readers = &ask.shared.sessions;
     let (realm, at, first) = match (&wish.id, wish.manner) {
         (Some(id), _) => {
