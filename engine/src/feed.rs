@@ -11,6 +11,7 @@ mod query;
 mod stats;
 mod topic;
 mod trim;
+mod turns;
 
 use tokio_postgres::GenericClient;
 

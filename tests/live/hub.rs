@@ -84,6 +84,11 @@ impl Node {
 
     /// Somebody who has everything up to now, and is told what `judge` makes of the changes that come.
     async fn follow(&self, judge: &str) -> Subscription {
+        self.follow_as(None, judge).await
+    }
+
+    /// The same as one of a reader's.
+    async fn follow_as(&self, reader: Option<&str>, judge: &str) -> Subscription {
         let statement = Statement {
             text: judge.to_owned(),
             parameters: vec![Bound {
@@ -96,7 +101,7 @@ impl Node {
             statement,
             matcher: None,
         };
-        let place = self.hub.place(None).unwrap();
+        let place = self.hub.place(reader).unwrap();
         let (hub, realm) = (self.hub.clone(), self.realm.clone());
         Subscription::new(hub, place, "raw", question, realm, self.revision().await)
     }
@@ -348,4 +353,69 @@ async fn who_was_told_that_nothing_follows_is_not_judged_for_any_more() {
     assert!(next.next().await.is_err());
     let judged = "select last_value from public.judged";
     assert_eq!(node.scene.database.query_i64(judged).await, 2);
+}
+
+#[tokio::test]
+async fn one_reader_leaves_turns_and_places_to_others() {
+    let node = Node::new(12, 16).await;
+    let mut hers = Vec::new();
+    for n in 0..8 {
+        let judge = format!("select $1 from pg_advisory_xact_lock_shared({n})");
+        hers.push(node.follow_as(Some("alice"), &judge).await);
+    }
+    let mut his = node.follow_as(Some("bob"), EVERYTHING).await;
+    let missed = node.commit("missed").await;
+    let all = "select pg_advisory_lock(n) from generate_series(0, 7) n";
+    let lock = node.holding(all).await;
+    let hers: Vec<_> = hers
+        .into_iter()
+        .map(|mut subscription| {
+            tokio::spawn(async move {
+                let told = revisions(&subscription.catch_up().await.unwrap());
+                assert!(subscription.catch_up().await.unwrap().is_empty());
+                (subscription, told)
+            })
+        })
+        .collect();
+    // She has three of the four places to judge at, and six of the eight turns.
+    node.wait_for_locks("advisory", 3).await;
+    assert_eq!(revisions(&his.catch_up().await.unwrap()), [missed]);
+    assert!(his.catch_up().await.unwrap().is_empty());
+    lock.batch_execute("select pg_advisory_unlock_all()")
+        .await
+        .unwrap();
+    let mut caught_up = Vec::new();
+    for subscription in hers {
+        let (subscription, told) = subscription.await.unwrap();
+        assert_eq!(told, [missed]);
+        caught_up.push(subscription);
+    }
+    // The same for what comes.
+    lock.batch_execute(all).await.unwrap();
+    let first = node.commit("first").await;
+    node.wait_for_locks("advisory", 3).await;
+    let second = node.commit("second").await;
+    for revision in [first, second] {
+        let told = wait_for("a place", async || his.try_next().ok_or(())).await;
+        assert_eq!(told.unwrap().revision, revision);
+    }
+    lock.batch_execute("select pg_advisory_unlock_all()")
+        .await
+        .unwrap();
+    for subscription in &mut caught_up {
+        for revision in [first, second] {
+            assert_eq!(subscription.next().await.unwrap().revision, revision);
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_comes_back_with_a_slow_query_gives_its_turn_up_after_a_second() {
+    let node = Node::new(4, 4).await;
+    // Each commit takes longer to judge than a turn is.
+    let mut slow = node.follow("select $1 from pg_sleep(1.1)").await;
+    for revision in [node.commit("a").await, node.commit("b").await] {
+        assert_eq!(revisions(&slow.catch_up().await.unwrap()), [revision]);
+        assert_eq!(slow.id(), node.realm.id(revision));
+    }
 }

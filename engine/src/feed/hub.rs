@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -14,6 +15,7 @@ use super::mailbox::{End, Event, Mailbox, Reason, Slow};
 use super::query::{Judges, Question, Realm};
 use super::stats::Stats;
 use super::topic::{Seat, Topic};
+use super::turns::Turns;
 use super::{Page, flush, read};
 use crate::db::Sessions;
 use crate::progress::Progress;
@@ -25,6 +27,8 @@ const AT_ONCE: i64 = 64;
 /// Subscribers that read commits by themselves at the same time; the others wait. Those whom the database has to tell what
 /// concerns them take long, and so wait for each other alone.
 const CATCHING_UP: usize = 8;
+/// After so long the next one has the turn, and whoever had it waits again for the rest.
+const TURN: Duration = Duration::from_secs(1);
 
 /// What subscribers may use.
 #[derive(Debug, Clone, Copy)]
@@ -47,19 +51,27 @@ pub struct Hub {
 pub(super) struct Shared {
     /// Sessions that can write, to wait for the disk.
     pub(super) feed: Pool,
-    pub(super) judges: Judges,
+    judges: Judges,
     /// Subscribers that may read commits by themselves at the same time: each has a page in memory.
-    catching_up: Semaphore,
+    catching_up: Turns,
     /// The same for those for whom the database judges.
-    catching_up_slowly: Semaphore,
+    catching_up_slowly: Turns,
     pub(super) progress: Progress,
     pub(super) shutdown: Shutdown,
     pub(super) stats: Stats,
     bounds: Bounds,
     places: Arc<Semaphore>,
-    /// How many places each reader has who has any.
-    readers: Mutex<HashMap<String, usize>>,
+    /// What each reader has who has a place.
+    readers: Mutex<HashMap<String, Reader>>,
     topics: Mutex<HashMap<String, Arc<Topic>>>,
+}
+
+/// What is one reader's.
+#[derive(Debug)]
+struct Reader {
+    places: usize,
+    judges: Judges,
+    catching_up_slowly: Turns,
 }
 
 impl Hub {
@@ -75,8 +87,8 @@ impl Hub {
             shared: Arc::new(Shared {
                 feed,
                 judges: Judges::new(readers),
-                catching_up: Semaphore::new(CATCHING_UP),
-                catching_up_slowly: Semaphore::new(CATCHING_UP),
+                catching_up: Turns::new(CATCHING_UP),
+                catching_up_slowly: Turns::new(CATCHING_UP),
                 progress,
                 shutdown,
                 stats: Stats::default(),
@@ -99,16 +111,24 @@ impl Hub {
         let mut place = Place {
             _permit: permit.map_err(|_| Full::Everybody)?,
             shared: self.shared.clone(),
+            judges: self.shared.judges.clone(),
+            catching_up_slowly: self.shared.catching_up_slowly.clone(),
             reader: None,
         };
         self.shared.stats.subscribers.add(1);
         if let Some(reader) = reader {
             let mut readers = self.shared.readers();
-            let count = readers.get(reader).map_or(0, |count| *count);
-            if count >= self.shared.bounds.each {
+            let own = (readers.entry(reader.to_owned())).or_insert_with(|| Reader {
+                places: 0,
+                judges: self.shared.judges.of_one(),
+                catching_up_slowly: self.shared.catching_up_slowly.of_one(),
+            });
+            if own.places >= self.shared.bounds.each {
                 return Err(Full::Reader);
             }
-            readers.insert(reader.to_owned(), count + 1);
+            own.places += 1;
+            place.judges = own.judges.clone();
+            place.catching_up_slowly = own.catching_up_slowly.clone();
             place.reader = Some(reader.to_owned());
         }
         Ok(place)
@@ -158,7 +178,7 @@ impl Hub {
 }
 
 impl Shared {
-    fn readers(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+    fn readers(&self) -> MutexGuard<'_, HashMap<String, Reader>> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -176,6 +196,8 @@ pub enum Full {
 #[derive(Debug)]
 pub struct Place {
     shared: Arc<Shared>,
+    judges: Judges,
+    catching_up_slowly: Turns,
     /// With whose places it counts.
     reader: Option<String>,
     _permit: OwnedSemaphorePermit,
@@ -186,10 +208,11 @@ impl Drop for Place {
         self.shared.stats.subscribers.sub(1);
         if let Some(reader) = &self.reader {
             let mut readers = self.shared.readers();
-            let left = readers.get(reader).map_or(0, |count| count - 1);
-            match left {
-                0 => drop(readers.remove(reader)),
-                left => drop(readers.insert(reader.clone(), left)),
+            if let Some(own) = readers.get_mut(reader) {
+                own.places -= 1;
+                if own.places == 0 {
+                    readers.remove(reader);
+                }
             }
         }
     }
@@ -199,7 +222,7 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Subscription {
     hub: Hub,
-    _place: Place,
+    place: Place,
     read_model: String,
     question: Question,
     realm: Realm,
@@ -228,7 +251,7 @@ impl Subscription {
     ) -> Self {
         Self {
             hub,
-            _place: place,
+            place,
             read_model: read_model.to_owned(),
             question,
             realm,
@@ -309,10 +332,10 @@ impl Subscription {
         let shared = &self.hub.shared;
         let turns = match self.question.matcher {
             Some(_) => &shared.catching_up,
-            None => &shared.catching_up_slowly,
+            None => &self.place.catching_up_slowly,
         };
-        // Never closed.
-        let _turn = turns.acquire().await;
+        let _turn = turns.take().await;
+        let began = Instant::now();
         let page = self.hub.page(&self.read_model, self.at).await;
         let page = page.map_err(|failure| {
             tracing::warn!(read_model = self.read_model, %failure, "a subscriber cannot catch up");
@@ -327,12 +350,16 @@ impl Subscription {
         let mut at = self.at;
         for commit in page.commits {
             let commit = commit.parsed().map_err(End::Refetch)?;
-            if let Some(changes) = self.question.judge(&shared.judges, &commit).await? {
+            if let Some(changes) = self.question.judge(&self.place.judges, &commit).await? {
                 events.push(Arc::new(self.realm.event(&commit, &changes)));
             }
             at = commit.revision;
+            // Each commit is complete by itself.
+            if began.elapsed() >= TURN {
+                break;
+            }
         }
-        // All of them or none: the id of whom this ends for must not pass what was not handed out.
+        // All that was judged or none: the id of whom this ends for must not pass what was not handed out.
         self.at = at;
         Ok(Some(events))
     }
@@ -344,6 +371,7 @@ impl Subscription {
             &self.hub,
             topic,
             &self.question,
+            &self.place.judges,
             &self.realm,
             mailbox.clone(),
         )

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio::task::coop::consume_budget;
 
 use super::commit::Parsed;
 use super::mailbox::{End, Event, Mailbox, Reason, Slow};
+use super::turns::Turns;
 use crate::db::{Sessions, is_infrastructure};
 use crate::query::live::Matcher;
 use crate::query::sql::Statement;
@@ -79,7 +79,7 @@ async fn judge_here(matcher: &Matcher, commit: &Parsed) -> Option<String> {
 #[derive(Debug, Clone)]
 pub(super) struct Judges {
     readers: Sessions,
-    places: Arc<Semaphore>,
+    places: Turns,
 }
 
 impl Judges {
@@ -87,13 +87,20 @@ impl Judges {
         let places = (readers.max_size() / SHARE).max(1);
         Self {
             readers,
-            places: Arc::new(Semaphore::new(places)),
+            places: Turns::new(places),
+        }
+    }
+
+    /// The same for one reader, who never has all of them.
+    pub(super) fn of_one(&self) -> Self {
+        Self {
+            readers: self.readers.clone(),
+            places: self.places.of_one(),
         }
     }
 
     async fn judge(&self, statement: &Statement, commit: &Parsed) -> Result<Option<String>, End> {
-        // Never closed.
-        let _place = self.places.acquire().await;
+        let _place = self.places.take().await;
         let judged = live::judge(&self.readers, statement, &commit.text).await;
         judged.map_err(|failure| {
             // What PostgreSQL says may name values of rows that the subscriber must not see.
@@ -175,15 +182,18 @@ pub fn frame(kind: &str, id: &str, revision: i64, data: &str) -> Event {
 pub(super) struct Followed {
     pub(super) question: Question,
     pub(super) realm: Realm,
+    /// Those of whoever asked first.
+    judges: Judges,
     /// Everything up to this revision is in the mailboxes.
     seen: AtomicI64,
     mailboxes: Mutex<Vec<Arc<Mailbox>>>,
 }
 
 impl Followed {
-    pub(super) fn new(question: Question, realm: Realm, seen: i64) -> Self {
+    pub(super) fn new(question: Question, judges: Judges, realm: Realm, seen: i64) -> Self {
         Self {
             question,
+            judges,
             realm,
             seen: AtomicI64::new(seen),
             mailboxes: Mutex::default(),
@@ -206,13 +216,13 @@ impl Followed {
     }
 
     /// Takes the next commit over. Commits come in order.
-    pub(super) async fn take(&self, judges: &Judges, commit: &Parsed) {
+    pub(super) async fn take(&self, commit: &Parsed) {
         if self.mailboxes().is_empty() {
             // Whoever comes now has to read by itself what was handed out before.
             self.seen.store(commit.revision, Ordering::Release);
             return;
         }
-        match self.question.judge(judges, commit).await {
+        match self.question.judge(&self.judges, commit).await {
             Ok(Some(changes)) => {
                 let event = Arc::new(self.realm.event(commit, &changes));
                 for mailbox in self.mailboxes().iter() {
