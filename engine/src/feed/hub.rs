@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as Queue, OwnedSemaphorePermit, Semaphore};
 
 use super::mailbox::{End, Event, Mailbox, Reason, Slow};
 use super::query::{Judges, Question, Realm};
 use super::stats::Stats;
 use super::topic::{Seat, Topic};
 use super::turns::Turns;
-use super::{Page, flush, read};
+use super::{Page, flush, is_flushed, look};
 use crate::db::Sessions;
 use crate::progress::Progress;
 use crate::query::Failure;
@@ -41,6 +41,17 @@ pub struct Bounds {
     pub queue_bytes: usize,
 }
 
+/// Where sessions come from.
+#[derive(Debug, Clone)]
+pub struct Pools {
+    /// What all who follow wait for: reading what comes, and the disk. They can write.
+    pub topics: Pool,
+    /// Those who begin or come back, who may be many.
+    pub subscribers: Pool,
+    /// Readers: sessions that cannot write, a few of which judge rows.
+    pub readers: Sessions,
+}
+
 /// Everybody who follows a read model on this node. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Hub {
@@ -49,8 +60,10 @@ pub struct Hub {
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// Sessions that can write, to wait for the disk.
-    pub(super) feed: Pool,
+    topics_sessions: Pool,
+    subscribers_sessions: Pool,
+    /// When the last wait for the disk began. Whoever waits for the disk has it, the others line up.
+    flushed: Queue<Option<Instant>>,
     judges: Judges,
     /// Subscribers that may read commits by themselves at the same time: each has a page in memory.
     catching_up: Turns,
@@ -75,18 +88,14 @@ struct Reader {
 }
 
 impl Hub {
-    /// `feed` has sessions that can write, `readers` sessions that cannot, a few of which judge rows.
-    pub fn new(
-        feed: Pool,
-        readers: Sessions,
-        progress: Progress,
-        bounds: Bounds,
-        shutdown: Shutdown,
-    ) -> Self {
+    /// Nobody follows yet.
+    pub fn new(pools: Pools, progress: Progress, bounds: Bounds, shutdown: Shutdown) -> Self {
         Self {
             shared: Arc::new(Shared {
-                feed,
-                judges: Judges::new(readers),
+                topics_sessions: pools.topics,
+                subscribers_sessions: pools.subscribers,
+                flushed: Queue::default(),
+                judges: Judges::new(pools.readers),
                 catching_up: Turns::new(CATCHING_UP),
                 catching_up_slowly: Turns::new(CATCHING_UP),
                 progress,
@@ -134,22 +143,53 @@ impl Hub {
         Ok(place)
     }
 
-    /// Waits until everything that can be seen now is on the server's disk.
+    /// Waits until everything that can be seen now is on the server's disk. Those who ask while one waits are done with the
+    /// next wait together.
     pub async fn flushed(&self) -> Result<(), Failure> {
-        let client = self.shared.feed.get().await?;
-        flush(&**client).await.map_err(Failure::Database)
+        let asked = Instant::now();
+        let mut last = self.shared.flushed.lock().await;
+        if last.is_some_and(|began| began > asked) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let client = self.shared.topics_sessions.get().await?;
+        let client = &**client;
+        if !is_flushed(client).await.map_err(Failure::Database)? {
+            flush(client).await.map_err(Failure::Database)?;
+        }
+        *last = Some(began);
+        Ok(())
     }
 
     /// Where a read model stands; what it stands for is on the server's disk.
     pub async fn present(&self, read_model: &str) -> Result<Option<Page>, Failure> {
-        self.page(read_model, i64::MAX).await
+        self.page_over(&self.shared.subscribers_sessions, read_model, i64::MAX)
+            .await
     }
 
-    /// The next commits after a revision.
+    /// The next commits after a revision, for all who follow.
     pub(super) async fn page(&self, read_model: &str, after: i64) -> Result<Option<Page>, Failure> {
-        let client = self.shared.feed.get().await?;
-        let page = read(&**client, read_model, after, AT_ONCE).await;
-        page.map_err(Failure::Database)
+        self.page_over(&self.shared.topics_sessions, read_model, after)
+            .await
+    }
+
+    async fn page_over(
+        &self,
+        sessions: &Pool,
+        read_model: &str,
+        after: i64,
+    ) -> Result<Option<Page>, Failure> {
+        let client = sessions.get().await?;
+        let found = look(&**client, read_model, after, AT_ONCE).await;
+        // Others may have the session while this waits for the disk.
+        drop(client);
+        let Some((page, is_flushed)) = found.map_err(Failure::Database)? else {
+            return Ok(None);
+        };
+        if !is_flushed {
+            self.flushed().await?;
+        }
+        Ok(Some(page))
     }
 
     /// Ended when this engine ends.
@@ -336,7 +376,9 @@ impl Subscription {
         };
         let _turn = turns.take().await;
         let began = Instant::now();
-        let page = self.hub.page(&self.read_model, self.at).await;
+        let sessions = &shared.subscribers_sessions;
+        let page = self.hub.page_over(sessions, &self.read_model, self.at);
+        let page = page.await;
         let page = page.map_err(|failure| {
             tracing::warn!(read_model = self.read_model, %failure, "a subscriber cannot catch up");
             End::Dropped(Slow::Database)
