@@ -7,9 +7,10 @@ use gobo::feed::{Bounds, Event, Hub, Pools, Question, Realm, Subscription};
 use gobo::progress::Progress;
 use gobo::query::sql::{Bound, Statement};
 use gobo::shutdown::{self, Trigger};
-use gobo_tests::{Cluster, Database, Options, wait_for};
+use gobo_tests::{Cluster, Database, Options, PATIENCE, wait_for};
 use serde_json::json;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -383,7 +384,8 @@ async fn one_reader_leaves_turns_and_places_to_others() {
         .collect();
     // She has three of the four places to judge at, and six of the eight turns.
     node.wait_for_locks("advisory", 3).await;
-    assert_eq!(revisions(&his.catch_up().await.unwrap()), [missed]);
+    let told = timeout(PATIENCE, his.catch_up()).await.expect("a turn");
+    assert_eq!(revisions(&told.unwrap()), [missed]);
     assert!(his.catch_up().await.unwrap().is_empty());
     lock.batch_execute("select pg_advisory_unlock_all()")
         .await
