@@ -22,7 +22,7 @@ use super::parse::{self, Comparator, Literal, Request, Target, What};
 use super::rules::{Rules, Sight, Viewer};
 use super::scan::{self, Parameter, Plus};
 use super::{Limits, Place, Refusal, cursor, nearest};
-use crate::read_model::ReadModel;
+use crate::read_model::{Column, ReadModel};
 pub(super) use expression::fields;
 use expression::find;
 
@@ -100,9 +100,19 @@ impl<'m> Plan<'m> {
         !self.sort.is_empty() && self.sort.iter().all(|sort| sort.has_place(hides_rows))
     }
 
-    /// Whether it is about the one row with a key, and nothing else: values change nothing about how to find it.
-    pub fn is_by_key(&self) -> bool {
-        self.sort.is_empty() && !self.is_grouped() && !self.embeds_rows()
+    /// Whether its conditions give every column of the key, so that there is one row at most, and values change nothing about
+    /// how to find it.
+    pub fn finds_one(&self) -> bool {
+        let is_given = |key: &Column| {
+            self.conditions.iter().any(|condition| match condition {
+                Condition::Compare(left, Comparator::Eq, _) => {
+                    left.column().is_some_and(|field| field.name == key.name)
+                }
+                _ => false,
+            })
+        };
+        let is_of_rows = self.limit > 0 && !self.is_grouped() && !self.embeds_rows();
+        is_of_rows && self.model.key_columns().all(is_given)
     }
 
     /// Whether rows of other read models are in its own.
