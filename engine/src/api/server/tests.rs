@@ -4,7 +4,7 @@ use axum::body::{Body, Bytes};
 use axum::routing::get;
 use futures_util::stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -89,6 +89,32 @@ async fn a_client_that_stops_reading_loses_its_connection_and_its_place() {
         "the connection was reset, not ended in good order"
     );
     assert!(rest.len() < BIG / 2, "{} bytes arrived", rest.len());
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_next_to_nothing_at_a_time_loses_its_connection() {
+    let running = Running::start(router(), 1).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    // Else the system takes more than the client does.
+    socket.set_recv_buffer_size(2_048).unwrap();
+    let mut client = socket.connect(running.address).await.unwrap();
+    client
+        .write_all(b"GET /big HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    let mut pace = tokio::time::interval(PATIENCE / 8);
+    let mut part = [0; 512];
+    let mut length = 0;
+    let end = loop {
+        pace.tick().await;
+        match client.read(&mut part).await {
+            Ok(read) => length += read,
+            Err(error) => break error,
+        }
+        assert!(length < BIG / 1_024, "it goes on");
+    };
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
     running.end().await;
 }
 
