@@ -4,3 +4,5 @@ mod away;
 mod redis;
 mod truth;
 mod wait_for;
+
+pub(crate) use truth::count;
