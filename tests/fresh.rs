@@ -2,5 +2,8 @@
 
 mod away;
 mod redis;
+mod tag;
 mod truth;
 mod wait_for;
+
+pub(crate) use truth::count;

@@ -5,5 +5,7 @@ mod feed;
 mod follow;
 mod hub;
 mod many;
+mod moment;
+mod refused;
 mod resume;
 mod rules;

@@ -372,8 +372,7 @@ impl<'a> Ask<'a> {
             Err(Failure::Gone) => return Err(Stop::Failed(Failure::Gone)),
             Err(failure) => return Ok(self.failed(live, &wanted, failure).await),
         };
-        if !wanted.is_late && wanted.goal.position > Some(found.fresh.position) {
-            // A crash of the database has taken back what was seen before.
+        if wanted.is_taken_back(found.fresh.position) {
             return Err(Stop::Failed(Failure::Gone));
         }
         Ok(self.found(live, &found, &wanted, &outline).await)

@@ -6,9 +6,10 @@ mod stream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::wait::Wanted;
 use super::{Ask, Asked, MOST_GONE, Stop};
 use crate::api::problem::Problem;
 use crate::feed::{self, End, Event, Full, Hub, Place, Question, Realm, Reason, Subscription};
@@ -99,7 +100,10 @@ impl Wish {
 struct Begun {
     subscription: Subscription,
     first: Option<Event>,
+    /// How long a poll waits.
     wait: Duration,
+    /// It begins before the moment that was asked for, which had not come in time.
+    is_stale: bool,
 }
 
 /// Answers from the live generation; from the next one, if that is gone meanwhile.
@@ -117,12 +121,18 @@ pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish, reader: &str
             Err(problem) => return problem.into_response(),
         };
         match begin(ask, live, &wish, &readable, &mut place).await {
-            Ok(begun) => {
-                return match wish.manner {
+            Ok(Ok(begun)) => {
+                let is_stale = begun.is_stale;
+                let response = match wish.manner {
                     Manner::Poll => poll::response(live, begun),
                     Manner::Rows | Manner::Changes => stream::response(live, begun),
                 };
+                return match is_stale {
+                    true => marked_as_stale(response),
+                    false => response,
+                };
             }
+            Ok(Err(too_late)) => return too_late,
             Err(refused) if gone < refused.worth_waiting() => {
                 gone += 1;
                 ask.shared.catalog.refreshed(&readable).await;
@@ -132,6 +142,15 @@ pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish, reader: &str
             Err(Refused::Stopped(stop)) => return stop.response(&ask.shared.limits),
         }
     }
+}
+
+fn marked_as_stale(mut response: Response) -> Response {
+    for (name, value) in [("gobo-stale", "true"), ("preference-applied", "stale=ok")] {
+        let name = HeaderName::from_static(name);
+        let headers = response.headers_mut();
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 fn too_many(full: Full) -> Problem {
@@ -184,28 +203,34 @@ impl<E: Into<Stop>> From<E> for Refused {
     }
 }
 
+/// Begins where the reader is, or at the moment that it asks for. Gives the answer instead, when that does not come in time.
 async fn begin(
     ask: &Ask<'_>,
     live: &Live,
     wish: &Wish,
     readable: &Arc<Readable>,
     place: &mut Option<Place>,
-) -> Result<Begun, Refused> {
+) -> Result<Result<Begun, Response>, Refused> {
     let models = ask.shared.catalog.models();
     let asked = checked(ask, readable, &models)?;
     let readers = &ask.shared.sessions;
-    let (realm, at, first) = match (&wish.id, wish.manner) {
-        (Some(id), _) => {
-            let (realm, at) = known(readable, id)?;
-            (realm, at, None)
-        }
-        (None, Manner::Changes) => {
-            let (realm, at) = present(live, readable).await?;
-            (realm, at, None)
-        }
-        (None, Manner::Rows | Manner::Poll) => {
-            let (realm, at, first) = rows(ask, live, readable, &asked).await?;
-            (realm, at, Some(first))
+    let Start {
+        realm,
+        at,
+        first,
+        is_stale,
+    } = match &wish.id {
+        // Whatever has come since is told from here on.
+        Some(id) => known(readable, id)?,
+        None => {
+            let wanted = match ask.wait(readable, &asked.request).await? {
+                Ok(wanted) => wanted,
+                Err(too_late) => return Ok(Err(too_late)),
+            };
+            match wish.manner {
+                Manner::Changes => present(live, readable, &wanted).await?,
+                Manner::Rows | Manner::Poll => rows(ask, live, readable, &asked, &wanted).await?,
+            }
         }
     };
     let question = Question {
@@ -216,7 +241,7 @@ async fn begin(
         return Err(Failure::Gone.into());
     };
     let most = ask.shared.limits.wait;
-    Ok(Begun {
+    Ok(Ok(Begun {
         subscription: Subscription::new(
             live.hub.clone(),
             place,
@@ -227,7 +252,8 @@ async fn begin(
         ),
         first,
         wait: asked.request.wait.unwrap_or(POLL).min(most),
-    })
+        is_stale,
+    }))
 }
 
 /// What can be followed: rows as they are, whichever there are.
@@ -254,11 +280,6 @@ fn checked<'m>(
             request.cursor.is_some(),
             "cursor",
             "what lies beyond a page cannot be told from what entered or left it",
-        ),
-        (
-            request.min_position.is_some(),
-            "min_position",
-            "every event has its position",
         ),
         (
             !asked.plan.embeds.is_empty(),
@@ -290,24 +311,44 @@ fn unsupported(what: &str, why: &str) -> Problem {
     .with_hint("filters, select and order can")
 }
 
+/// Where a subscription begins.
+struct Start {
+    realm: Realm,
+    /// The revision.
+    at: i64,
+    first: Option<Event>,
+    is_stale: bool,
+}
+
 /// From where a reader goes on.
-fn known(readable: &Readable, id: &str) -> Result<(Realm, i64), Refused> {
+fn known(readable: &Readable, id: &str) -> Result<Start, Refused> {
     let (realm, at) = Realm::read(id).ok_or(Refused::Ended(Reason::UnknownId))?;
     if realm.generation > readable.generation {
         return Err(Refused::Ahead);
     }
     match realm.generation == readable.generation {
-        true => Ok((realm, at)),
+        true => Ok(Start {
+            realm,
+            at,
+            first: None,
+            is_stale: false,
+        }),
         false => Err(Refused::Ended(Reason::Generation)),
     }
 }
 
 /// Where the read model is at present.
-async fn present(live: &Live, readable: &Readable) -> Result<(Realm, i64), Refused> {
+async fn present(live: &Live, readable: &Readable, wanted: &Wanted) -> Result<Start, Refused> {
     let page = live.hub.present(&readable.model.name).await?;
     let page = page.filter(|page| page.generation == readable.generation);
+    let page = page.filter(|page| !wanted.is_taken_back(page.position));
     let page = page.ok_or(Failure::Gone)?;
-    Ok((realm(page.incarnation, readable)?, page.revision))
+    Ok(Start {
+        realm: realm(page.incarnation, readable)?,
+        at: page.revision,
+        first: None,
+        is_stale: wanted.is_late,
+    })
 }
 
 fn realm(incarnation: Option<String>, readable: &Readable) -> Result<Realm, Problem> {
@@ -325,7 +366,8 @@ async fn rows(
     live: &Live,
     readable: &Readable,
     asked: &Asked<'_>,
-) -> Result<(Realm, i64, Event), Refused> {
+    wanted: &Wanted,
+) -> Result<Start, Refused> {
     let shape = Shape {
         lines: Lines::Json,
         count: Some(Count::Exact),
@@ -350,9 +392,13 @@ async fn rows(
         )
         .into());
     }
+    let fresh = answer.freshness;
+    if wanted.is_taken_back(fresh.position) {
+        return Err(Failure::Gone.into());
+    }
     // Rows that a crash could take back are told no more than changes.
     live.hub.flushed().await?;
-    let fresh = answer.freshness;
+    let is_stale = ask.is_stale(readable, &fresh, wanted).await;
     let realm = realm(fresh.incarnation, readable)?;
     let data = format!(
         "{{\"position\":{},\"revision\":{},\"rows\":{}}}",
@@ -361,7 +407,12 @@ async fn rows(
         String::from_utf8_lossy(&answer.page.body)
     );
     let event = feed::frame("rows", &realm.id(fresh.revision), fresh.revision, &data);
-    Ok((realm, fresh.revision, event))
+    Ok(Start {
+        realm,
+        at: fresh.revision,
+        first: Some(event),
+        is_stale,
+    })
 }
 
 /// The event after which nothing comes.

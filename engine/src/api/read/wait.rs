@@ -43,6 +43,11 @@ impl Wanted {
             fresh: None,
         }
     }
+
+    /// Whether a crash of the database has taken back what was waited for, if rows are at this position now.
+    pub(super) fn is_taken_back(&self, position: i64) -> bool {
+        !self.is_late && self.goal.position > Some(position)
+    }
 }
 
 impl Ask<'_> {
@@ -117,16 +122,25 @@ impl Ask<'_> {
         fresh: &Freshness,
         wanted: &Wanted,
     ) -> Answered {
-        let Wanted { goal, asked, .. } = *wanted;
-        let mut answered = Answered::new(live, fresh, goal.position).await;
-        // It may have arrived after the wait and before the rows were read.
-        let board = &self.shared.board;
-        let is_stale = wanted.is_late && !board.is_reached(live, fresh, goal, asked).await;
+        let mut answered = Answered::new(live, fresh, wanted.goal.position).await;
+        let is_stale = self.is_stale(live, fresh, wanted).await;
         answered.applied(&self.preferences, is_stale);
         if let Some(profile) = self.profile {
             answered.set("content-profile", profile);
         }
         answered
+    }
+
+    /// Whether rows that are so fresh are older than was asked for.
+    pub(super) async fn is_stale(
+        &self,
+        live: &Readable,
+        fresh: &Freshness,
+        wanted: &Wanted,
+    ) -> bool {
+        let Wanted { goal, asked, .. } = *wanted;
+        // It may have arrived after the wait and before the rows were read.
+        wanted.is_late && !self.shared.board.is_reached(live, fresh, goal, asked).await
     }
 
     /// What the parameters ask for, and the header.
