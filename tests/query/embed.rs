@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::bench::{Answer, Bench, model};
 
-fn refer(model: &mut ReadModel, name: &str, columns: &[&str], target: &str) {
+pub(super) fn refer(model: &mut ReadModel, name: &str, columns: &[&str], target: &str) {
     let place = |name: &&str| model.columns.iter().position(|c| c.name == **name).unwrap();
     let columns = columns.iter().map(place).collect();
     model.references.push(Reference {

@@ -16,7 +16,7 @@ use crate::feed::{self, End, Event, Full, Hub, Place, Question, Realm, Reason, S
 use crate::query::catalog::{Models, Readable};
 use crate::query::live::{self, Matcher};
 use crate::query::sql::{self, Count, Lines, Shape};
-use crate::query::{self, Failure, as_of};
+use crate::query::{self, Failure, Refusal, as_of};
 
 /// How long a poll waits when it does not say.
 const POLL: Duration = Duration::from_secs(25);
@@ -65,10 +65,13 @@ impl Wish {
         let manner = match live.as_deref() {
             None if ask.format.is_live => Manner::Rows,
             None if parameter.is_some() => {
-                return Err(Problem::bad_request(
+                return Err(Refusal::new(
                     "unsupported_parameter",
                     "last_event_id is for those who follow: there is neither live nor Accept: text/event-stream",
-                ));
+                    "add live=rows, live=changes or live=poll, or leave last_event_id out",
+                )
+                .at(&query::Place::of("last_event_id", 1))
+                .into());
             }
             None => return Ok(None),
             Some("rows") => Manner::Rows,
@@ -76,11 +79,13 @@ impl Wish {
             Some("poll") => Manner::Poll,
             Some(other) => {
                 let shown: String = other.chars().take(40).collect();
-                return Err(Problem::bad_request(
+                return Err(Refusal::new(
                     "unsupported_parameter",
                     format!("there is no way to follow called \"{shown}\""),
+                    "live=rows (the rows, then changes), live=changes (changes alone), live=poll (one answer per request)",
                 )
-                .with_hint("live=rows (the rows, then changes), live=changes (changes alone), live=poll (one answer per request)"));
+                .at(&query::Place::of("live", 1))
+                .into());
             }
         };
         let header = ask.headers.get("last-event-id");
@@ -266,7 +271,7 @@ fn checked<'m>(
         .map_err(Problem::from)?
         .is_some()
     {
-        return Err(unsupported("as_of", "the past does not change").into());
+        return Err(unsupported("as_of", "the past does not change", as_of::place()).into());
     }
     let asked = ask.checked(readable, models)?;
     let request = &asked.request;
@@ -275,40 +280,49 @@ fn checked<'m>(
             ask.range.is_some() || request.limit.is_some() || request.offset > 0,
             "limit, offset and Range",
             "what lies beyond a page cannot be told from what entered or left it",
+            match (ask.range, request.limit) {
+                (Some(_), _) => query::Place::Header("Range"),
+                (None, Some(_)) => query::Place::of("limit", 1),
+                (None, None) => query::Place::of("offset", 1),
+            },
         ),
         (
             request.cursor.is_some(),
             "cursor",
             "what lies beyond a page cannot be told from what entered or left it",
+            query::Place::of("cursor", 1),
         ),
         (
             !asked.plan.embeds.is_empty(),
             "an embedded read model",
             "its rows change by themselves: follow it on its own",
+            query::Place::of("select", 1),
         ),
         (
             asked.plan.is_grouped(),
             "functions over rows",
             "one changed row changes a group",
+            query::Place::of("select", 1),
         ),
         (
             ask.format.lines == Lines::Csv,
             "text/csv",
             "events are JSON",
+            query::Place::Header("Accept"),
         ),
     ];
     match refused.into_iter().find(|(is_asked, ..)| *is_asked) {
-        Some((_, what, why)) => Err(unsupported(what, why).into()),
+        Some((_, what, why, place)) => Err(unsupported(what, why, place).into()),
         None => Ok(asked),
     }
 }
 
-fn unsupported(what: &str, why: &str) -> Problem {
-    Problem::bad_request(
-        "unsupported_parameter",
-        format!("{what} cannot be had live: {why}"),
-    )
-    .with_hint("filters, select and order can")
+fn unsupported(what: &str, why: &str, place: query::Place) -> Problem {
+    let message = format!("{what} cannot be had live: {why}");
+    let hint = "filters, select and order can";
+    Refusal::new("unsupported_parameter", message, hint)
+        .at(&place)
+        .into()
 }
 
 /// Where a subscription begins.

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use super::headers::Answered;
 use super::{Ask, Problem, Stop};
-use crate::query::Freshness;
 use crate::query::board::{Goal, NoWait, Since};
 use crate::query::catalog::{Readable, Standing};
 use crate::query::parse::Request;
+use crate::query::{Freshness, Place, Refusal};
 
 /// The header in which a client sends back the highest position that it has seen.
 const MIN_POSITION: &str = "gobo-min-position";
@@ -166,11 +166,13 @@ impl Ask<'_> {
             .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
         match digits.and_then(|digits| digits.parse().ok()) {
             Some(position) => Ok(Some(position)),
-            None => Err(Problem::bad_request(
+            None => Err(Refusal::new(
                 "invalid_min_position",
                 "the header Gobo-Min-Position is not a whole number that is 0 or more",
+                "send back the highest Gobo-Position that was received",
             )
-            .with_hint("send back the highest Gobo-Position that was received")),
+            .at(&Place::Header("Gobo-Min-Position"))
+            .into()),
         }
     }
 
