@@ -2,6 +2,7 @@
 
 mod away;
 mod redis;
+mod slow;
 mod tag;
 mod truth;
 mod wait_for;
