@@ -4,6 +4,7 @@ mod events;
 mod feed;
 mod follow;
 mod hub;
+mod lists;
 mod many;
 mod moment;
 mod refused;

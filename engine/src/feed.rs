@@ -11,11 +11,12 @@ mod query;
 mod stats;
 mod topic;
 mod trim;
+mod turns;
 
 use tokio_postgres::GenericClient;
 
 use commit::Parsed;
-pub use hub::{Bounds, Full, Hub, Place, Subscription};
+pub use hub::{Bounds, Full, Hub, Place, Pools, Subscription};
 pub use mailbox::{End, Event, Reason};
 pub use query::{Question, Realm, frame};
 pub use stats::Stats;
@@ -75,6 +76,22 @@ pub async fn read(
     after: i64,
     limit: i64,
 ) -> Result<Option<Page>, tokio_postgres::Error> {
+    let Some((page, is_flushed)) = look(client, read_model, after, limit).await? else {
+        return Ok(None);
+    };
+    if !is_flushed {
+        flush(client).await?;
+    }
+    Ok(Some(page))
+}
+
+/// The same without waiting for the disk, and whether it is there. Nothing is told that a crash could take back.
+async fn look(
+    client: &impl GenericClient,
+    read_model: &str,
+    after: i64,
+    limit: i64,
+) -> Result<Option<(Page, bool)>, tokio_postgres::Error> {
     let rows = client
         .query_typed(
             include_str!("feed/read.sql"),
@@ -113,11 +130,16 @@ pub async fn read(
         });
     }
     page.is_whole &= (page.commits.len() as i64) < limit;
-    // Nothing is told that a crash could take back.
-    if !is_flushed && page.revision != after {
-        flush(client).await?;
-    }
-    Ok(Some(page))
+    let is_flushed = is_flushed || page.revision == after;
+    Ok(Some((page, is_flushed)))
+}
+
+/// Whether everything that this session has seen is on the server's disk: a transaction that is seen has written its end
+/// before.
+async fn is_flushed(client: &impl GenericClient) -> Result<bool, tokio_postgres::Error> {
+    let is_flushed = "select pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()";
+    let row = client.query_typed_one(is_flushed, &[]).await?;
+    row.try_get(0)
 }
 
 /// Waits until everything that this session has seen is on the server's disk: batches commit without waiting for it, and

@@ -44,8 +44,10 @@ use crate::store::Store;
 
 /// How long services may take to finish what is in flight once the end was asked for.
 const GRACE: Duration = Duration::from_secs(20);
-/// Sessions that read what commits changed.
+/// Sessions that read what commits changed, for those who begin or come back.
 const FEED_SESSIONS: usize = 4;
+/// Sessions that read it for all who follow, one of which may wait for the disk.
+const TOPIC_SESSIONS: usize = 2;
 /// The longest pause between two attempts to reach the database at the start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -413,9 +415,12 @@ impl Parts {
     fn live(&self, readers: Sessions, shutdown: &Shutdown) -> Live {
         let live = &self.config.live;
         let timeout = self.config.api.statement_timeout_ms.to_string();
-        let feed = self
-            .database
-            .pool("feed", FEED_SESSIONS, &bounded(&timeout));
+        let pool = |purpose, size| self.database.pool(purpose, size, &bounded(&timeout));
+        let pools = feed::Pools {
+            topics: pool("topics", TOPIC_SESSIONS),
+            subscribers: pool("feed", FEED_SESSIONS),
+            readers,
+        };
         let bounds = feed::Bounds {
             subscribers: self.bounds.subscribers,
             each: live.max_subscribers_each,
@@ -423,7 +428,7 @@ impl Parts {
         };
         let progress = self.progress.clone();
         Live {
-            hub: feed::Hub::new(feed, readers, progress, bounds, shutdown.clone()),
+            hub: feed::Hub::new(pools, progress, bounds, shutdown.clone()),
             heartbeat: Duration::from_millis(live.heartbeat_ms),
         }
     }

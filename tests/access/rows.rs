@@ -237,6 +237,25 @@ async fn a_rule_that_does_not_fit_shows_nothing_and_says_so_in_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rule_takes_no_json_not_even_to_say_that_it_is_null() {
+    for column in ["c_json", "c_jsonb"] {
+        for rule in ["is null", "is not null"] {
+            let tables = format!("[read_models.raw]\nrows = \"{column} {rule}\"");
+            let shop = shop(&tables).await;
+            shop.deploy("raw-guest");
+            let jwt = jwt_for(json!({"role": "read", "sub": "alice"}));
+            let answer = get(&shop.gobo, "/read/raw", &jwt).expect(500);
+            assert_eq!(answer.json()["reason"], "broken_rule");
+            wait_until("the log to say why", || match shop.gobo.log() {
+                log if log.contains("not even with null") => Ok(()),
+                log => Err(log),
+            });
+            get(&shop.gobo, "/read/raw", &shop.admin).expect(200);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rule_that_cannot_be_read_or_protects_nothing_keeps_the_engine_from_starting() {
     let database = gobo_tests::Database::create().await;
     let check = |tables: &str, said: &[&str]| {

@@ -6,15 +6,17 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as Queue, OwnedSemaphorePermit, Semaphore};
 
 use super::mailbox::{End, Event, Mailbox, Reason, Slow};
 use super::query::{Judges, Question, Realm};
 use super::stats::Stats;
 use super::topic::{Seat, Topic};
-use super::{Page, flush, read};
+use super::turns::Turns;
+use super::{Page, flush, is_flushed, look};
 use crate::db::Sessions;
 use crate::progress::Progress;
 use crate::query::Failure;
@@ -25,6 +27,8 @@ const AT_ONCE: i64 = 64;
 /// Subscribers that read commits by themselves at the same time; the others wait. Those whom the database has to tell what
 /// concerns them take long, and so wait for each other alone.
 const CATCHING_UP: usize = 8;
+/// After so long the next one has the turn, and whoever had it waits again for the rest.
+const TURN: Duration = Duration::from_secs(1);
 
 /// What subscribers may use.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +41,17 @@ pub struct Bounds {
     pub queue_bytes: usize,
 }
 
+/// Where sessions come from.
+#[derive(Debug, Clone)]
+pub struct Pools {
+    /// What all who follow wait for: reading what comes, and the disk. They can write.
+    pub topics: Pool,
+    /// Those who begin or come back, who may be many.
+    pub subscribers: Pool,
+    /// Readers: sessions that cannot write, a few of which judge rows.
+    pub readers: Sessions,
+}
+
 /// Everybody who follows a read model on this node. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Hub {
@@ -45,38 +60,44 @@ pub struct Hub {
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// Sessions that can write, to wait for the disk.
-    pub(super) feed: Pool,
-    pub(super) judges: Judges,
+    topics_sessions: Pool,
+    subscribers_sessions: Pool,
+    /// When the last wait for the disk began. Whoever waits for the disk has it, the others line up.
+    flushed: Queue<Option<Instant>>,
+    judges: Judges,
     /// Subscribers that may read commits by themselves at the same time: each has a page in memory.
-    catching_up: Semaphore,
+    catching_up: Turns,
     /// The same for those for whom the database judges.
-    catching_up_slowly: Semaphore,
+    catching_up_slowly: Turns,
     pub(super) progress: Progress,
     pub(super) shutdown: Shutdown,
     pub(super) stats: Stats,
     bounds: Bounds,
     places: Arc<Semaphore>,
-    /// How many places each reader has who has any.
-    readers: Mutex<HashMap<String, usize>>,
+    /// What each reader has who has a place.
+    readers: Mutex<HashMap<String, Reader>>,
     topics: Mutex<HashMap<String, Arc<Topic>>>,
 }
 
+/// What is one reader's.
+#[derive(Debug)]
+struct Reader {
+    places: usize,
+    judges: Judges,
+    catching_up_slowly: Turns,
+}
+
 impl Hub {
-    /// `feed` has sessions that can write, `readers` sessions that cannot, a few of which judge rows.
-    pub fn new(
-        feed: Pool,
-        readers: Sessions,
-        progress: Progress,
-        bounds: Bounds,
-        shutdown: Shutdown,
-    ) -> Self {
+    /// Nobody follows yet.
+    pub fn new(pools: Pools, progress: Progress, bounds: Bounds, shutdown: Shutdown) -> Self {
         Self {
             shared: Arc::new(Shared {
-                feed,
-                judges: Judges::new(readers),
-                catching_up: Semaphore::new(CATCHING_UP),
-                catching_up_slowly: Semaphore::new(CATCHING_UP),
+                topics_sessions: pools.topics,
+                subscribers_sessions: pools.subscribers,
+                flushed: Queue::default(),
+                judges: Judges::new(pools.readers),
+                catching_up: Turns::new(CATCHING_UP),
+                catching_up_slowly: Turns::new(CATCHING_UP),
                 progress,
                 shutdown,
                 stats: Stats::default(),
@@ -99,37 +120,76 @@ impl Hub {
         let mut place = Place {
             _permit: permit.map_err(|_| Full::Everybody)?,
             shared: self.shared.clone(),
+            judges: self.shared.judges.clone(),
+            catching_up_slowly: self.shared.catching_up_slowly.clone(),
             reader: None,
         };
         self.shared.stats.subscribers.add(1);
         if let Some(reader) = reader {
             let mut readers = self.shared.readers();
-            let count = readers.get(reader).map_or(0, |count| *count);
-            if count >= self.shared.bounds.each {
+            let own = (readers.entry(reader.to_owned())).or_insert_with(|| Reader {
+                places: 0,
+                judges: self.shared.judges.of_one(),
+                catching_up_slowly: self.shared.catching_up_slowly.of_one(),
+            });
+            if own.places >= self.shared.bounds.each {
                 return Err(Full::Reader);
             }
-            readers.insert(reader.to_owned(), count + 1);
+            own.places += 1;
+            place.judges = own.judges.clone();
+            place.catching_up_slowly = own.catching_up_slowly.clone();
             place.reader = Some(reader.to_owned());
         }
         Ok(place)
     }
 
-    /// Waits until everything that can be seen now is on the server's disk.
+    /// Waits until everything that can be seen now is on the server's disk. Those who ask while one waits are done with the
+    /// next wait together.
     pub async fn flushed(&self) -> Result<(), Failure> {
-        let client = self.shared.feed.get().await?;
-        flush(&**client).await.map_err(Failure::Database)
+        let asked = Instant::now();
+        let mut last = self.shared.flushed.lock().await;
+        if last.is_some_and(|began| began > asked) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let client = self.shared.topics_sessions.get().await?;
+        let client = &**client;
+        if !is_flushed(client).await.map_err(Failure::Database)? {
+            flush(client).await.map_err(Failure::Database)?;
+        }
+        *last = Some(began);
+        Ok(())
     }
 
     /// Where a read model stands; what it stands for is on the server's disk.
     pub async fn present(&self, read_model: &str) -> Result<Option<Page>, Failure> {
-        self.page(read_model, i64::MAX).await
+        self.page_over(&self.shared.subscribers_sessions, read_model, i64::MAX)
+            .await
     }
 
-    /// The next commits after a revision.
+    /// The next commits after a revision, for all who follow.
     pub(super) async fn page(&self, read_model: &str, after: i64) -> Result<Option<Page>, Failure> {
-        let client = self.shared.feed.get().await?;
-        let page = read(&**client, read_model, after, AT_ONCE).await;
-        page.map_err(Failure::Database)
+        self.page_over(&self.shared.topics_sessions, read_model, after)
+            .await
+    }
+
+    async fn page_over(
+        &self,
+        sessions: &Pool,
+        read_model: &str,
+        after: i64,
+    ) -> Result<Option<Page>, Failure> {
+        let client = sessions.get().await?;
+        let found = look(&**client, read_model, after, AT_ONCE).await;
+        // Others may have the session while this waits for the disk.
+        drop(client);
+        let Some((page, is_flushed)) = found.map_err(Failure::Database)? else {
+            return Ok(None);
+        };
+        if !is_flushed {
+            self.flushed().await?;
+        }
+        Ok(Some(page))
     }
 
     /// Ended when this engine ends.
@@ -158,7 +218,7 @@ impl Hub {
 }
 
 impl Shared {
-    fn readers(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+    fn readers(&self) -> MutexGuard<'_, HashMap<String, Reader>> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -176,6 +236,8 @@ pub enum Full {
 #[derive(Debug)]
 pub struct Place {
     shared: Arc<Shared>,
+    judges: Judges,
+    catching_up_slowly: Turns,
     /// With whose places it counts.
     reader: Option<String>,
     _permit: OwnedSemaphorePermit,
@@ -186,10 +248,11 @@ impl Drop for Place {
         self.shared.stats.subscribers.sub(1);
         if let Some(reader) = &self.reader {
             let mut readers = self.shared.readers();
-            let left = readers.get(reader).map_or(0, |count| count - 1);
-            match left {
-                0 => drop(readers.remove(reader)),
-                left => drop(readers.insert(reader.clone(), left)),
+            if let Some(own) = readers.get_mut(reader) {
+                own.places -= 1;
+                if own.places == 0 {
+                    readers.remove(reader);
+                }
             }
         }
     }
@@ -199,7 +262,7 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Subscription {
     hub: Hub,
-    _place: Place,
+    place: Place,
     read_model: String,
     question: Question,
     realm: Realm,
@@ -228,7 +291,7 @@ impl Subscription {
     ) -> Self {
         Self {
             hub,
-            _place: place,
+            place,
             read_model: read_model.to_owned(),
             question,
             realm,
@@ -309,11 +372,13 @@ impl Subscription {
         let shared = &self.hub.shared;
         let turns = match self.question.matcher {
             Some(_) => &shared.catching_up,
-            None => &shared.catching_up_slowly,
+            None => &self.place.catching_up_slowly,
         };
-        // Never closed.
-        let _turn = turns.acquire().await;
-        let page = self.hub.page(&self.read_model, self.at).await;
+        let _turn = turns.take().await;
+        let began = Instant::now();
+        let sessions = &shared.subscribers_sessions;
+        let page = self.hub.page_over(sessions, &self.read_model, self.at);
+        let page = page.await;
         let page = page.map_err(|failure| {
             tracing::warn!(read_model = self.read_model, %failure, "a subscriber cannot catch up");
             End::Dropped(Slow::Database)
@@ -327,12 +392,16 @@ impl Subscription {
         let mut at = self.at;
         for commit in page.commits {
             let commit = commit.parsed().map_err(End::Refetch)?;
-            if let Some(changes) = self.question.judge(&shared.judges, &commit).await? {
+            if let Some(changes) = self.question.judge(&self.place.judges, &commit).await? {
                 events.push(Arc::new(self.realm.event(&commit, &changes)));
             }
             at = commit.revision;
+            // Each commit is complete by itself.
+            if began.elapsed() >= TURN {
+                break;
+            }
         }
-        // All of them or none: the id of whom this ends for must not pass what was not handed out.
+        // All that was judged or none: the id of whom this ends for must not pass what was not handed out.
         self.at = at;
         Ok(Some(events))
     }
@@ -344,6 +413,7 @@ impl Subscription {
             &self.hub,
             topic,
             &self.question,
+            &self.place.judges,
             &self.realm,
             mailbox.clone(),
         )

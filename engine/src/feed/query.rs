@@ -1,13 +1,14 @@
-//! One filter and selection, and everybody who follows it: judged once per commit, whoever many they are.
+//! One filter and selection, and everybody who follows it: judged once per commit, however many they are.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::task::coop::consume_budget;
 
 use super::commit::Parsed;
 use super::mailbox::{End, Event, Mailbox, Reason, Slow};
+use super::turns::Turns;
 use crate::db::{Sessions, is_infrastructure};
 use crate::query::live::Matcher;
 use crate::query::sql::Statement;
@@ -33,42 +34,44 @@ impl Question {
         commit: &Parsed,
     ) -> Result<Option<String>, End> {
         match &self.matcher {
-            Some(matcher) => Ok(self.judge_here(matcher, commit)),
+            Some(matcher) => Ok(judge_here(matcher, commit).await),
             None => judges.judge(&self.statement, commit).await,
         }
     }
+}
 
-    fn judge_here(&self, matcher: &Matcher, commit: &Parsed) -> Option<String> {
-        let mut changes = String::new();
-        for change in &commit.changes {
-            let is_in = |row: &&super::commit::Row| matcher.holds(&|column| row.value(column));
-            let after = change.after.as_ref().filter(is_in);
-            if after.is_none() && change.before.as_ref().filter(is_in).is_none() {
-                continue;
+/// Judges without the database. A large commit takes as long as it takes, and leaves others their turns meanwhile.
+async fn judge_here(matcher: &Matcher, commit: &Parsed) -> Option<String> {
+    let mut changes = String::new();
+    for change in &commit.changes {
+        consume_budget().await;
+        let is_in = |row: &&super::commit::Row| matcher.holds(&|column| row.value(column));
+        let after = change.after.as_ref().filter(is_in);
+        if after.is_none() && change.before.as_ref().filter(is_in).is_none() {
+            continue;
+        }
+        changes.push(if changes.is_empty() { '[' } else { ',' });
+        let key = change.key.get();
+        match after {
+            Some(row) => {
+                changes.push_str("{\"op\":\"upsert\",\"key\":");
+                changes.push_str(key);
+                changes.push_str(",\"row\":");
+                matcher.show(&mut changes, &|column| row.value(column));
+                changes.push('}');
             }
-            changes.push(if changes.is_empty() { '[' } else { ',' });
-            let key = change.key.get();
-            match after {
-                Some(row) => {
-                    changes.push_str("{\"op\":\"upsert\",\"key\":");
-                    changes.push_str(key);
-                    changes.push_str(",\"row\":");
-                    matcher.show(&mut changes, &|column| row.value(column));
-                    changes.push('}');
-                }
-                None => {
-                    changes.push_str("{\"op\":\"delete\",\"key\":");
-                    changes.push_str(key);
-                    changes.push('}');
-                }
+            None => {
+                changes.push_str("{\"op\":\"delete\",\"key\":");
+                changes.push_str(key);
+                changes.push('}');
             }
         }
-        if changes.is_empty() {
-            return None;
-        }
-        changes.push(']');
-        Some(changes)
     }
+    if changes.is_empty() {
+        return None;
+    }
+    changes.push(']');
+    Some(changes)
 }
 
 /// The database, as far as it judges rows: a part of the sessions for reading, so that live queries do not keep anybody from
@@ -76,7 +79,7 @@ impl Question {
 #[derive(Debug, Clone)]
 pub(super) struct Judges {
     readers: Sessions,
-    places: Arc<Semaphore>,
+    places: Turns,
 }
 
 impl Judges {
@@ -84,13 +87,20 @@ impl Judges {
         let places = (readers.max_size() / SHARE).max(1);
         Self {
             readers,
-            places: Arc::new(Semaphore::new(places)),
+            places: Turns::new(places),
+        }
+    }
+
+    /// The same for one reader, who never has all of them.
+    pub(super) fn of_one(&self) -> Self {
+        Self {
+            readers: self.readers.clone(),
+            places: self.places.of_one(),
         }
     }
 
     async fn judge(&self, statement: &Statement, commit: &Parsed) -> Result<Option<String>, End> {
-        // Never closed.
-        let _place = self.places.acquire().await;
+        let _place = self.places.take().await;
         let judged = live::judge(&self.readers, statement, &commit.text).await;
         judged.map_err(|failure| {
             // What PostgreSQL says may name values of rows that the subscriber must not see.
@@ -172,15 +182,18 @@ pub fn frame(kind: &str, id: &str, revision: i64, data: &str) -> Event {
 pub(super) struct Followed {
     pub(super) question: Question,
     pub(super) realm: Realm,
+    /// Those of whoever asked first.
+    judges: Judges,
     /// Everything up to this revision is in the mailboxes.
     seen: AtomicI64,
     mailboxes: Mutex<Vec<Arc<Mailbox>>>,
 }
 
 impl Followed {
-    pub(super) fn new(question: Question, realm: Realm, seen: i64) -> Self {
+    pub(super) fn new(question: Question, judges: Judges, realm: Realm, seen: i64) -> Self {
         Self {
             question,
+            judges,
             realm,
             seen: AtomicI64::new(seen),
             mailboxes: Mutex::default(),
@@ -203,8 +216,13 @@ impl Followed {
     }
 
     /// Takes the next commit over. Commits come in order.
-    pub(super) async fn take(&self, judges: &Judges, commit: &Parsed) {
-        match self.question.judge(judges, commit).await {
+    pub(super) async fn take(&self, commit: &Parsed) {
+        if self.mailboxes().is_empty() {
+            // Whoever comes now has to read by itself what was handed out before.
+            self.seen.store(commit.revision, Ordering::Release);
+            return;
+        }
+        match self.question.judge(&self.judges, commit).await {
             Ok(Some(changes)) => {
                 let event = Arc::new(self.realm.event(commit, &changes));
                 for mailbox in self.mailboxes().iter() {
@@ -234,7 +252,28 @@ impl Followed {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
+
+    #[tokio::test]
+    async fn others_have_their_turns_while_a_large_commit_is_judged() {
+        let change = r#"{"k":[1],"b":null,"a":{"n":1}}"#;
+        let changes = format!("[{}]", [change; 1_000].join(","));
+        let commit = Parsed::read(1, 1, changes).unwrap();
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = turns.clone();
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let judged = judge_here(&Matcher::default(), &commit).await;
+        assert_eq!(judged.unwrap().matches("upsert").count(), 1_000);
+        assert!(turns.load(Ordering::Relaxed) > 0);
+        other.abort();
+    }
 
     #[test]
     fn an_id_is_read_back_as_it_was_written() {

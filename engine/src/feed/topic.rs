@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 
 use super::Page;
 use super::commit::Parsed;
 use super::hub::{Hub, checked};
 use super::mailbox::{End, Mailbox, Reason, Slow};
-use super::query::{Followed, Question, Realm};
+use super::query::{Followed, Judges, Question, Realm};
 use crate::query::Failure;
 use crate::query::sql::Statement;
 
@@ -55,6 +56,8 @@ struct Asker {
     commits: mpsc::Sender<(Arc<Parsed>, OwnedSemaphorePermit)>,
     /// Bytes that may still wait.
     room: Arc<Semaphore>,
+    /// Ends with the last way to it, whatever waits: nobody wants to know.
+    _task: Arc<JoinSet<()>>,
 }
 
 impl Asker {
@@ -137,7 +140,7 @@ impl Topic {
         };
         match at {
             Some((realm, after)) => match checked(&realm, after, &page) {
-                Ok(()) => self.hand_out(hub, &realm, page).await,
+                Ok(()) => self.hand_out(&realm, page).await,
                 Err(reason) => {
                     self.end(&End::Refetch(reason));
                     self.begin(&page);
@@ -151,7 +154,7 @@ impl Topic {
         }
     }
 
-    async fn hand_out(&self, hub: &Hub, realm: &Realm, page: Page) -> Result<usize, Failure> {
+    async fn hand_out(&self, realm: &Realm, page: Page) -> Result<usize, Failure> {
         let count = page.commits.len();
         for commit in page.commits {
             let revision = commit.revision;
@@ -165,17 +168,17 @@ impl Topic {
                 continue;
             }
             match commit.parsed() {
-                Ok(parsed) => self.give(hub, &tables, Arc::new(parsed)).await,
+                Ok(parsed) => self.give(&tables, Arc::new(parsed)).await,
                 Err(reason) => self.end(&End::Refetch(reason)),
             }
         }
         Ok(count)
     }
 
-    async fn give(&self, hub: &Hub, tables: &[Table], commit: Arc<Parsed>) {
+    async fn give(&self, tables: &[Table], commit: Arc<Parsed>) {
         for Table { followed, asker } in tables {
             match asker {
-                None => followed.take(&hub.shared.judges, &commit).await,
+                None => followed.take(&commit).await,
                 Some(asker) => {
                     if !asker.give(&commit) {
                         followed.end(&End::Dropped(Slow::Query));
@@ -212,7 +215,7 @@ impl Topic {
 #[derive(Debug)]
 pub(super) struct Seat {
     topic: Arc<Topic>,
-    table: Option<Arc<Followed>>,
+    followed: Option<Arc<Followed>>,
     mailbox: Arc<Mailbox>,
 }
 
@@ -222,13 +225,14 @@ impl Seat {
         hub: &Hub,
         topic: Arc<Topic>,
         question: &Question,
+        judges: &Judges,
         realm: &Realm,
         mailbox: Arc<Mailbox>,
     ) -> Result<Self, End> {
         let mut begun = topic.begun.subscribe();
         let mut seat = Self {
             topic,
-            table: None,
+            followed: None,
             mailbox,
         };
         let mut shutdown = hub.shutdown();
@@ -247,7 +251,7 @@ impl Seat {
                     }
                 }
             }
-            if seat.sit(hub, question, realm) {
+            if seat.sit(question, judges, realm) {
                 return Ok(seat);
             }
         }
@@ -255,37 +259,35 @@ impl Seat {
 
     /// Everything up to this revision is in the mailbox.
     pub(super) fn seen(&self) -> i64 {
-        self.table.as_ref().map_or(0, |table| table.seen())
+        self.followed.as_ref().map_or(0, |followed| followed.seen())
     }
 
-    fn sit(&mut self, hub: &Hub, question: &Question, realm: &Realm) -> bool {
+    fn sit(&mut self, question: &Question, judges: &Judges, realm: &Realm) -> bool {
         let mut state = self.topic.state();
         let Some((_, at)) = state.at.clone().filter(|(there, _)| there == realm) else {
             return false;
         };
         let entry = state.followed.entry(question.statement.clone());
         let table = entry.or_insert_with(|| {
-            let followed = Arc::new(Followed::new(question.clone(), realm.clone(), at));
-            let asker = question
-                .matcher
-                .is_none()
-                .then(|| ask(hub, followed.clone()));
+            let followed = Followed::new(question.clone(), judges.clone(), realm.clone(), at);
+            let followed = Arc::new(followed);
+            let asker = question.matcher.is_none().then(|| ask(followed.clone()));
             Table { followed, asker }
         });
         table.followed.join(self.mailbox.clone());
-        self.table = Some(table.followed.clone());
+        self.followed = Some(table.followed.clone());
         true
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some(table) = &self.table {
+        if let Some(followed) = &self.followed {
             let mut state = self.topic.state();
-            let is_empty = table.leave(&self.mailbox);
-            let statement = &table.question.statement;
+            let is_empty = followed.leave(&self.mailbox);
+            let statement = &followed.question.statement;
             let is_there = (state.followed.get(statement))
-                .is_some_and(|there| Arc::ptr_eq(&there.followed, table));
+                .is_some_and(|table| Arc::ptr_eq(&table.followed, followed));
             if is_empty && is_there {
                 state.followed.remove(statement);
             }
@@ -294,17 +296,19 @@ impl Drop for Seat {
     }
 }
 
-/// Starts the task that asks the database for a query, one commit after the other. It ends with the table.
-fn ask(hub: &Hub, followed: Arc<Followed>) -> Asker {
+/// Starts the task that asks the database for a query, one commit after the other. It ends with the table, and so does the
+/// statement that runs.
+fn ask(followed: Arc<Followed>) -> Asker {
     let (commits, mut waiting) = mpsc::channel::<(Arc<Parsed>, _)>(BEHIND);
-    let judges = hub.shared.judges.clone();
-    tokio::spawn(async move {
+    let mut task = JoinSet::new();
+    task.spawn(async move {
         while let Some((commit, _room)) = waiting.recv().await {
-            followed.take(&judges, &commit).await;
+            followed.take(&commit).await;
         }
     });
     Asker {
         commits,
         room: Arc::new(Semaphore::new(BYTES_BEHIND)),
+        _task: Arc::new(task),
     }
 }

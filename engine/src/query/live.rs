@@ -3,6 +3,10 @@
 //! PostgreSQL can always be asked ([`statement`], [`judge`]). Where the engine comes to the same answer by itself, it does
 //! ([`Matcher`]): equality of types whose values have one spelling each in JSON, the order of whole numbers, NULL.
 
+use std::collections::HashSet;
+use std::ops::Range;
+
+use super::Refusal;
 use super::parse::{Comparator, Keyword};
 use super::plan::{Condition, Expression, Plan, Source};
 use super::rows::{Failure, one};
@@ -10,6 +14,36 @@ pub use super::sql::changes as statement;
 use super::sql::{Bound, Statement};
 use crate::db::{Keep, Sessions};
 use crate::read_model::{ColumnType, Scalar};
+
+/// Values that the lists of a filter may have together: they are kept for as long as somebody follows.
+const MOST_LISTED: usize = 1_000;
+
+/// Refuses a filter that takes too much for being kept and judged again and again.
+pub fn check(plan: &Plan<'_>) -> Result<(), Refusal> {
+    match plan.conditions.iter().map(listed).sum::<usize>() > MOST_LISTED {
+        true => Err(Refusal::new(
+            "query_too_large",
+            format!("the lists of a live query have more than {MOST_LISTED} values together"),
+        )
+        .hint("follow with several streams of fewer values, or filter by a range")),
+        false => Ok(()),
+    }
+}
+
+fn listed(condition: &Condition<'_>) -> usize {
+    match condition {
+        Condition::All(conditions) | Condition::Any(conditions) => {
+            conditions.iter().map(listed).sum()
+        }
+        Condition::Not(condition) | Condition::Seen(condition) => listed(condition),
+        Condition::In(_, values) => values.len(),
+        Condition::Compare(..)
+        | Condition::Each(..)
+        | Condition::Is(..)
+        | Condition::Search(..)
+        | Condition::Related(_) => 0,
+    }
+}
 
 /// Runs a [`statement`] over changes as the feed has them. Gives a JSON array of what becomes of the query's rows; nothing
 /// if nothing does.
@@ -30,28 +64,32 @@ pub async fn judge(
 
 /// A query that is judged without the database.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Default))]
 pub struct Matcher {
-    conditions: Vec<Test>,
+    conditions: Vec<Test<Spelt>>,
     /// Names as JSON strings, and columns.
     shown: Vec<(String, String)>,
 }
 
+/// Values as JSON.
+type Spelt = HashSet<Box<str>>;
+/// Values whose spelling is yet to be asked for, by their places in a [`Draft`].
+type Places = Range<usize>;
+
 #[derive(Debug)]
-enum Test {
-    All(Vec<Test>),
-    Any(Vec<Test>),
-    Not(Box<Test>),
-    /// One of these values, as JSON.
-    Is(String, Vec<String>),
-    /// None of them.
-    Differs(String, String),
+enum Test<Values> {
+    All(Vec<Test<Values>>),
+    Any(Vec<Test<Values>>),
+    Not(Box<Test<Values>>),
+    /// One of these values.
+    Is(String, Values),
     /// Is above or below a whole number.
     Order(String, Order, i64),
     Null(String),
     True(String),
     False(String),
     /// Holds, and is not merely unknown to.
-    Known(Box<Test>),
+    Known(Box<Test<Values>>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,19 +102,13 @@ impl Matcher {
     /// Makes one, if this query can do without the database from now on. Asks it how it spells the query's values.
     pub async fn of(plan: &Plan<'_>, sessions: &Sessions) -> Result<Option<Self>, Failure> {
         let mut draft = Draft::default();
-        let Some(conditions) = draft.tests(&plan.conditions) else {
-            return Ok(None);
-        };
-        let Some(shown) = shown(plan) else {
+        let (Some(conditions), Some(shown)) = (draft.tests(&plan.conditions), shown(plan)) else {
             return Ok(None);
         };
         let spelt = draft.spelt(sessions).await?;
-        let mut matcher = Self { conditions, shown };
-        matcher
-            .conditions
-            .iter_mut()
-            .for_each(|test| test.spell(&spelt));
-        Ok(Some(matcher))
+        // Were a value left without a spelling, PostgreSQL would be asked.
+        let conditions = spell(conditions, &spelt);
+        Ok(conditions.map(|conditions| Self { conditions, shown }))
     }
 
     /// Whether a row fulfils the query; `value` gives a column's value in JSON.
@@ -115,21 +147,21 @@ fn shown(plan: &Plan<'_>) -> Option<Vec<(String, String)>> {
     columns.collect()
 }
 
-/// Values whose spelling is yet to be asked for; tests name them by their place.
+/// Values whose spelling is yet to be asked for.
 #[derive(Default)]
 struct Draft {
     values: Vec<(Scalar, String)>,
 }
 
 impl Draft {
-    fn tests(&mut self, conditions: &[Condition<'_>]) -> Option<Vec<Test>> {
+    fn tests(&mut self, conditions: &[Condition<'_>]) -> Option<Vec<Test<Places>>> {
         conditions
             .iter()
             .map(|condition| self.test(condition))
             .collect()
     }
 
-    fn test(&mut self, condition: &Condition<'_>) -> Option<Test> {
+    fn test(&mut self, condition: &Condition<'_>) -> Option<Test<Places>> {
         Some(match condition {
             Condition::All(conditions) => Test::All(self.tests(conditions)?),
             Condition::Any(conditions) => Test::Any(self.tests(conditions)?),
@@ -138,8 +170,7 @@ impl Draft {
             Condition::Compare(left, comparator, text) => self.compare(left, *comparator, text)?,
             Condition::In(left, values) => {
                 let (column, scalar) = exact(left)?;
-                let values = values.iter().map(|value| self.value(scalar, value));
-                Test::Is(column, values.collect())
+                Test::Is(column, self.places(scalar, values))
             }
             Condition::Is(left, keyword) => is(left, *keyword)?,
             Condition::Each(..) | Condition::Search(..) | Condition::Related(_) => return None,
@@ -151,17 +182,17 @@ impl Draft {
         left: &Expression<'_>,
         comparator: Comparator,
         text: &str,
-    ) -> Option<Test> {
+    ) -> Option<Test<Places>> {
         let (column, scalar) = exact(left)?;
         let number = || match scalar {
             Scalar::Int2 | Scalar::Int4 | Scalar::Int8 => text.parse::<i64>().ok(),
             _ => None,
         };
         Some(match comparator {
-            Comparator::Eq => Test::Is(column, vec![self.value(scalar, text)]),
-            Comparator::Neq => Test::Differs(column, self.value(scalar, text)),
+            Comparator::Eq => Test::Is(column, self.places(scalar, [text])),
+            Comparator::Neq => Test::Not(Box::new(Test::Is(column, self.places(scalar, [text])))),
             Comparator::IsDistinct => {
-                let is = Test::Is(column, vec![self.value(scalar, text)]);
+                let is = Test::Is(column, self.places(scalar, [text]));
                 Test::Not(Box::new(Test::Known(Box::new(is))))
             }
             Comparator::Gt => Test::Order(column, Order::Above, number()?),
@@ -172,9 +203,15 @@ impl Draft {
         })
     }
 
-    fn value(&mut self, scalar: Scalar, text: &str) -> String {
-        self.values.push((scalar, text.to_owned()));
-        (self.values.len() - 1).to_string()
+    fn places(
+        &mut self,
+        scalar: Scalar,
+        values: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Places {
+        let first = self.values.len();
+        let values = values.into_iter().map(|text| (scalar, text.into()));
+        self.values.extend(values);
+        first..self.values.len()
     }
 
     async fn spelt(self, sessions: &Sessions) -> Result<Vec<String>, Failure> {
@@ -219,7 +256,7 @@ fn exact(left: &Expression<'_>) -> Option<(String, Scalar)> {
     }
 }
 
-fn is(left: &Expression<'_>, keyword: Keyword) -> Option<Test> {
+fn is(left: &Expression<'_>, keyword: Keyword) -> Option<Test<Places>> {
     let column = left.column()?.name.to_owned();
     Some(match keyword {
         Keyword::Null | Keyword::Unknown => Test::Null(column),
@@ -229,24 +266,31 @@ fn is(left: &Expression<'_>, keyword: Keyword) -> Option<Test> {
     })
 }
 
-impl Test {
-    /// Puts values in the place of their numbers.
-    fn spell(&mut self, spelt: &[String]) {
-        let look_up = |value: &mut String| {
-            let place = value.parse().ok().and_then(|place: usize| spelt.get(place));
-            *value = place.cloned().unwrap_or_default();
-        };
-        match self {
-            Test::All(tests) | Test::Any(tests) => {
-                tests.iter_mut().for_each(|test| test.spell(spelt));
-            }
-            Test::Not(test) | Test::Known(test) => test.spell(spelt),
-            Test::Is(_, values) => values.iter_mut().for_each(look_up),
-            Test::Differs(_, value) => look_up(value),
-            Test::Order(..) | Test::Null(_) | Test::True(_) | Test::False(_) => {}
-        }
-    }
+fn spell(tests: Vec<Test<Places>>, spelt: &[String]) -> Option<Vec<Test<Spelt>>> {
+    tests.into_iter().map(|test| test.spell(spelt)).collect()
+}
 
+impl Test<Places> {
+    /// Puts values into their places; `None` if one is missing.
+    fn spell(self, spelt: &[String]) -> Option<Test<Spelt>> {
+        Some(match self {
+            Test::All(tests) => Test::All(spell(tests, spelt)?),
+            Test::Any(tests) => Test::Any(spell(tests, spelt)?),
+            Test::Not(test) => Test::Not(Box::new(test.spell(spelt)?)),
+            Test::Known(test) => Test::Known(Box::new(test.spell(spelt)?)),
+            Test::Is(column, places) => {
+                let values = spelt.get(places)?.iter();
+                Test::Is(column, values.map(|value| value.as_str().into()).collect())
+            }
+            Test::Order(column, order, other) => Test::Order(column, order, other),
+            Test::Null(column) => Test::Null(column),
+            Test::True(column) => Test::True(column),
+            Test::False(column) => Test::False(column),
+        })
+    }
+}
+
+impl Test<Spelt> {
     /// As SQL does: `None` is neither true nor false.
     fn judge<'r>(&self, value: &impl Fn(&str) -> &'r str) -> Option<bool> {
         let known = |column: &str| Some(value(column)).filter(|value| *value != "null");
@@ -262,10 +306,7 @@ impl Test {
             Test::Not(test) => test.judge(value).map(|holds| !holds),
             // No value is in an empty list, and not even NULL is unknown to be.
             Test::Is(_, values) if values.is_empty() => Some(false),
-            Test::Is(column, values) => {
-                known(column).map(|value| values.iter().any(|other| other == value))
-            }
-            Test::Differs(column, other) => known(column).map(|value| value != other),
+            Test::Is(column, values) => known(column).map(|value| values.contains(value)),
             Test::Order(column, order, other) => {
                 let value: i64 = known(column)?.parse().ok()?;
                 Some(match order {

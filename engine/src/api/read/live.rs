@@ -218,6 +218,7 @@ async fn begin(
 ) -> Result<Result<Begun, Response>, Refused> {
     let models = ask.shared.catalog.models();
     let asked = checked(ask, readable, &models)?;
+    live::check(&asked.plan)?;
     let readers = &ask.shared.sessions;
     let Start {
         realm,

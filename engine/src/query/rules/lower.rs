@@ -40,7 +40,7 @@ fn check(tree: &Tree, model: &ReadModel) -> Result<(), String> {
     match tree {
         Tree::All(trees) | Tree::Any(trees) => trees.iter().try_for_each(|t| check(t, model)),
         Tree::Not(tree) => check(tree, model),
-        Tree::IsNull(column) => find(model, column).map(drop),
+        Tree::IsNull(column) => nullable(model, column).map(drop),
         Tree::Compare(Operand::Column(column), _, other)
         | Tree::Compare(other, _, Operand::Column(column)) => {
             let field = comparable(model, column)?;
@@ -105,6 +105,18 @@ fn comparable<'m>(model: &'m ReadModel, name: &str) -> Result<Field<'m>, String>
             field.kind
         )),
         ColumnType::Scalar(_) => Ok(field),
+    }
+}
+
+/// The `null` of JSON is none to a read, and NULL to whoever follows: a rule must not say two things.
+fn nullable<'m>(model: &'m ReadModel, name: &str) -> Result<Field<'m>, String> {
+    let field = find(model, name)?;
+    match field.kind {
+        ColumnType::Scalar(Scalar::Json | Scalar::Jsonb) => Err(format!(
+            "column \"{name}\" has type {}, which a rule cannot compare, not even with null",
+            field.kind
+        )),
+        ColumnType::Scalar(_) | ColumnType::Array(_) => Ok(field),
     }
 }
 
