@@ -9,7 +9,7 @@ use gobo::query::catalog::{ByName, Head, Readable, Standing, Upstream};
 use gobo::query::plan::Around;
 use gobo::query::rules::{ADMIN, Rules, Viewer};
 use gobo::query::sql::{Count, Lines, Shape, Statement, Target};
-use gobo::query::{Limits, Refusal, parse, plan, scan, sql};
+use gobo::query::{Limits, Place, Refusal, parse, plan, scan, sql};
 use gobo::read_model::{Column, ReadModel, Reference};
 use tokio::sync::watch;
 
@@ -149,11 +149,32 @@ impl Harness {
             }
             Err(refusal) => {
                 assert!(!refusal.code.is_empty() && !refusal.message.is_empty());
+                assert!(!refusal.hint.is_empty(), "{query}: {refusal}");
+                self.check_place(query, &refusal);
                 // A refusal repeats a little of what it is about, and no more.
-                assert!(refusal.to_string().len() < 4_000, "{query}: {refusal}");
+                let told = refusal.to_string().len() + refusal.hint.len();
+                assert!(told < 4_000, "{query}: {refusal} {}", refusal.hint);
                 false
             }
         }
+    }
+
+    /// A place is in a parameter of the query, unless it is a name that cannot be read, or the query as a whole.
+    fn check_place(&self, query: &str, refusal: &Refusal) {
+        let Place::Parameter { name, at } = &refusal.place else {
+            let whole = ["query_too_large", "invalid_encoding", "invalid_filter"];
+            assert!(whole.contains(&refusal.code), "{query}: {refusal:?}");
+            return;
+        };
+        let parameters = scan::parameters(query, &self.limits).unwrap_or_default();
+        let there = |parameter: &scan::Parameter<'_>| {
+            let longest = parameter.name.len().max(parameter.value.len());
+            parameter.name.starts_with(name.as_str()) && (1..=longest + 1).contains(at)
+        };
+        assert!(
+            parameters.is_empty() || parameters.iter().any(there),
+            "{query}: {refusal:?}"
+        );
     }
 
     fn check_statement(&self, query: &str, statement: &Statement) {

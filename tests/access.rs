@@ -7,6 +7,7 @@ mod doors;
 mod embeds;
 mod guide;
 mod jwt;
+mod key_sets;
 mod keys;
 mod peers;
 mod rows;

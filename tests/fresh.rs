@@ -2,5 +2,9 @@
 
 mod away;
 mod redis;
+mod slow;
+mod tag;
 mod truth;
 mod wait_for;
+
+pub(crate) use truth::count;

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 
 use gobo_tests::{Database, Gobo, PATIENCE};
 use serde_json::Value;
@@ -105,4 +106,66 @@ async fn nothing_is_waited_for_that_nobody_would_read() {
     // Who asks first is refused before it sends anything, and not told to go on.
     let asking = "POST /nothing/here HTTP/1.1\nhost: localhost\nconnection: close\nexpect: 100-continue\ncontent-length: 5000";
     assert_problem(end(begin(&gobo, asking)), 404, "no_such_path");
+}
+
+/// Kibibytes of memory that the engine has.
+fn memory(gobo: &Gobo) -> u64 {
+    let id = gobo.id().to_string();
+    let told = Command::new("ps").args(["-o", "rss=", "-p", &id]).output();
+    let told = String::from_utf8(told.unwrap().stdout).unwrap();
+    told.trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused_and_nothing_of_it_is_kept() {
+    const MANY: usize = 10 << 20;
+    let gobo = engine().await;
+    let long = "x".repeat(MANY);
+    let heads = [
+        format!("GET /health/live HTTP/1.1\nhost: localhost\nx-long: {long}"),
+        format!("GET /health/live?{long} HTTP/1.1\nhost: localhost"),
+        format!(
+            "GET /health/live HTTP/1.1\nhost: localhost{}",
+            "\nx-one-of-many: 0123456789".repeat(MANY / 26)
+        ),
+        // Few bytes, and more headers than anybody has.
+        format!(
+            "GET /health/live HTTP/1.1\nhost: localhost{}",
+            "\na: b".repeat(100)
+        ),
+    ];
+    let ask_all = || {
+        for head in &heads {
+            let mut answer = String::new();
+            let mut client = begin(&gobo, head);
+            client.read_to_string(&mut answer).unwrap();
+            let shown: String = head.chars().take(60).collect();
+            assert!(answer.starts_with("HTTP/1.1 431 "), "{shown}: {answer}");
+            // From the HTTP library, before anything is looked at.
+            assert!(answer.ends_with("\r\n\r\n"), "{shown}: {answer}");
+        }
+    };
+    ask_all();
+    let before = memory(&gobo);
+    for _ in 0..10 {
+        ask_all();
+    }
+    let after = memory(&gobo);
+    assert!(
+        after < before + (10 << 10),
+        "{before} KiB, then {after} KiB"
+    );
+    gobo.get("/health/live").expect(200);
+}
+
+#[tokio::test]
+async fn a_head_as_large_as_is_promised_is_read() {
+    let gobo = engine().await;
+    // A query string as long as may be, a token of 16 KiB, and what a proxy adds.
+    let (query, token) = ("x".repeat(32 << 10), "t".repeat(16 << 10));
+    let more = "\nx-forwarded: 192.0.2.1".repeat(90);
+    let head = format!(
+        "GET /nothing/here?{query} HTTP/1.1\nhost: localhost\nconnection: close\nauthorization: Bearer {token}{more}"
+    );
+    assert_problem(end(begin(&gobo, &head)), 404, "no_such_path");
 }

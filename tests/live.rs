@@ -6,5 +6,7 @@ mod follow;
 mod hub;
 mod lists;
 mod many;
+mod moment;
+mod refused;
 mod resume;
 mod rules;

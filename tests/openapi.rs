@@ -1,5 +1,7 @@
 //! `/openapi.json`: it is valid, it is about what is deployed right now, and the engine answers as it says.
 
+mod examples;
+
 use std::process::Command;
 
 use gobo_tests::{Gobo, python_venv, wait_until, workspace};

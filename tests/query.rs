@@ -12,6 +12,7 @@ mod operators;
 mod pages;
 mod problems;
 mod random;
+mod refusals;
 mod rows;
 mod sessions;
 mod shown;

@@ -340,12 +340,7 @@ impl Access {
                 },
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            if let Some(tokens) = &control.tokens
-                && let Err(error) = tokens.refresh().await
-            {
-                tracing::warn!(error, "tokens cannot be read now");
-            }
-            // Files may be on a disk that does not answer. That stops neither requests nor tokens.
+            // Files may be on a disk that does not answer. That stops neither requests nor tokens; nor does the database stop them.
             if control.jwts.is_some() && reading.as_ref().is_none_or(JoinHandle::is_finished) {
                 let control = control.clone();
                 reading = Some(tokio::task::spawn_blocking(move || {
@@ -353,6 +348,11 @@ impl Access {
                         jwts.reload();
                     }
                 }));
+            }
+            if let Some(tokens) = &control.tokens
+                && let Err(error) = tokens.refresh().await
+            {
+                tracing::warn!(error, "tokens cannot be read now");
             }
             if let Some(limiter) = &control.limiter {
                 limiter.tidy();

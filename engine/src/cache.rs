@@ -212,8 +212,8 @@ impl Cache {
         let mut flight = shared.flights.join(key);
         if let Some(found) = flight.landed().await {
             shared.counts.shared.fetch_add(1, Ordering::Relaxed);
-            // The rows of this revision, which `fresh` is right for as well; or those of a later one.
-            return Ok(match found.fresh.revision == fresh.revision {
+            // The rows of this revision, which `fresh` is right for as well; or those of a later one, or of another incarnation.
+            return Ok(match Key::new(model, &found.fresh, shown) == Some(key) {
                 true => Found { fresh, ..found },
                 false => found,
             });

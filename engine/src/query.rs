@@ -15,6 +15,7 @@ mod nearest;
 pub mod parse;
 pub mod past;
 pub mod plan;
+mod refusal;
 pub mod relations;
 mod rows;
 pub mod rules;
@@ -22,10 +23,10 @@ pub mod scan;
 pub mod sql;
 mod value;
 
-use std::fmt;
 use std::time::Duration;
 
 pub use nearest::nearest;
+pub use refusal::{Place, Refusal};
 pub use rows::{Answer, Failure, Freshness, Page, answer, freshness};
 
 /// What a query may ask for at most. Everything beyond is refused with the limit's value.
@@ -81,65 +82,3 @@ impl Default for Limits {
         }
     }
 }
-
-/// Why a query is refused: always the reader's to mend.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// A stable identifier, such as `unknown_column`.
-    pub code: &'static str,
-    /// What is wrong, in a sentence.
-    pub message: String,
-    /// How to mend it.
-    pub hint: Option<String>,
-    /// Where it is.
-    pub place: Option<Place>,
-    /// What there is to choose from, for programs.
-    pub details: Option<Box<serde_json::Value>>,
-}
-
-/// A place in a query.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The parameter's name.
-    pub parameter: String,
-    /// The character in the parameter's decoded value, counted from 1.
-    pub at: usize,
-}
-
-impl Refusal {
-    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            hint: None,
-            place: None,
-            details: None,
-        }
-    }
-
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    pub(crate) fn at(mut self, place: &Place) -> Self {
-        self.place = Some(place.clone());
-        self
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        if let Some(place) = &self.place {
-            write!(
-                f,
-                " (parameter {}, character {})",
-                place.parameter, place.at
-            )?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Refusal {}

@@ -6,10 +6,10 @@ use super::truth::count;
 use crate::generations::bookings;
 use crate::scene::Scene;
 
-const HITS: &str = "gobo_cache_redis_total{outcome=\"hit\"}";
-const ODD: &str = "gobo_cache_redis_total{outcome=\"odd\"}";
+pub(super) const HITS: &str = "gobo_cache_redis_total{outcome=\"hit\"}";
+pub(super) const ODD: &str = "gobo_cache_redis_total{outcome=\"odd\"}";
 
-fn counted(gobo: &Gobo, series: &str) -> i64 {
+pub(super) fn counted(gobo: &Gobo, series: &str) -> i64 {
     count(&gobo.get("/metrics").expect(200).text(), series)
 }
 
@@ -18,7 +18,7 @@ fn read(gobo: &Gobo) -> String {
 }
 
 /// Waits until Redis is in use.
-fn wait_for_redis(gobo: &Gobo) {
+pub(super) fn wait_for_redis(gobo: &Gobo) {
     wait_until("Redis to be used", || {
         match counted(gobo, "gobo_redis_up") {
             1 => Ok(()),

@@ -289,7 +289,7 @@ impl Drop for Over<'_> {
 }
 
 /// A counter of `/metrics`.
-pub(super) fn count(metrics: &str, series: &str) -> i64 {
+pub(crate) fn count(metrics: &str, series: &str) -> i64 {
     let line = metrics.lines().find(|line| line.starts_with(series));
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
         .unwrap_or_else(|| panic!("{series} in {metrics}"))

@@ -1,7 +1,7 @@
 //! A reader of server-sent events, and the copy of the rows that it keeps.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 use gobo_tests::PATIENCE;
@@ -41,23 +41,31 @@ impl Stream {
 
     /// The same with a token, or with none.
     pub(super) fn open_as(url: &str, path: &str, id: &str, token: &str) -> Self {
+        let token = match token {
+            "" => String::new(),
+            token => format!("Bearer {token}"),
+        };
+        let headers = [("last-event-id", id), ("authorization", &token)];
+        let sent: Vec<_> = headers.into_iter().filter(|(_, v)| !v.is_empty()).collect();
+        let mut stream = Self::open_with(url, path, &sent);
+        stream.id = id.to_owned();
+        stream
+    }
+
+    /// The same with any headers.
+    pub(super) fn open_with(url: &str, path: &str, headers: &[(&str, &str)]) -> Self {
         let host = url.strip_prefix("http://").unwrap();
         let stream = TcpStream::connect(host).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let last = match id {
-            "" => String::new(),
-            id => format!("last-event-id: {id}\r\n"),
-        };
-        let token = match token {
-            "" => String::new(),
-            token => format!("authorization: Bearer {token}\r\n"),
-        };
+        let mut more = String::new();
+        if !headers.iter().any(|(name, _)| *name == "accept") {
+            more.push_str("accept: text/event-stream\r\n");
+        }
+        for (name, value) in headers {
+            more.push_str(&format!("{name}: {value}\r\n"));
+        }
         let mut writer = stream.try_clone().unwrap();
-        write!(
-            writer,
-            "GET {path} HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n{last}{token}\r\n"
-        )
-        .unwrap();
+        write!(writer, "GET {path} HTTP/1.1\r\nhost: {host}\r\n{more}\r\n").unwrap();
         let mut reader = BufReader::with_capacity(1024, stream);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -70,17 +78,15 @@ impl Stream {
             is_chunked: length(&head).is_none(),
             head,
             line: Vec::new(),
-            id: id.to_owned(),
+            id: String::new(),
             signs_of_life: 0,
         }
     }
 
-    /// What is left of the body, for an answer that is no stream.
+    /// The whole body, for an answer that is no stream.
     pub(super) fn rest(mut self) -> String {
-        let length = length(&self.head).expect("a body of known length");
-        let mut body = vec![0; length];
-        self.reader.read_exact(&mut body).unwrap();
-        String::from_utf8(body).unwrap()
+        while self.read_on().is_some() {}
+        String::from_utf8(self.line).unwrap()
     }
 
     /// The next event; `None` at the end, or when the engine was killed.
@@ -126,29 +132,35 @@ impl Stream {
                 line.pop();
                 return Some(String::from_utf8(line).unwrap());
             }
-            if self.left == 0 && !self.is_chunked {
-                return None;
-            }
-            if self.left == 0 {
-                let mut size = String::new();
-                let read = self.reader.read_line(&mut size).ok()?;
-                if read > 0 && size == "\r\n" {
-                    continue;
-                }
-                self.left = usize::from_str_radix(size.trim_end(), 16).ok()?;
-                if self.left == 0 {
-                    return None;
-                }
-            }
-            let found = self.reader.fill_buf().ok()?;
-            let taken = found.len().min(self.left);
-            if taken == 0 {
-                return None;
-            }
-            self.line.extend_from_slice(&found[..taken]);
-            self.reader.consume(taken);
-            self.left -= taken;
+            self.read_on()?;
         }
+    }
+
+    /// Takes over what comes next of the body.
+    fn read_on(&mut self) -> Option<()> {
+        if self.left == 0 && !self.is_chunked {
+            return None;
+        }
+        while self.left == 0 {
+            let mut size = String::new();
+            let read = self.reader.read_line(&mut size).ok()?;
+            if read > 0 && size == "\r\n" {
+                continue;
+            }
+            self.left = usize::from_str_radix(size.trim_end(), 16).ok()?;
+            if self.left == 0 {
+                return None;
+            }
+        }
+        let found = self.reader.fill_buf().ok()?;
+        let taken = found.len().min(self.left);
+        if taken == 0 {
+            return None;
+        }
+        self.line.extend_from_slice(&found[..taken]);
+        self.reader.consume(taken);
+        self.left -= taken;
+        Some(())
     }
 }
 

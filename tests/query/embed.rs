@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::bench::{Answer, Bench, model};
 
-fn refer(model: &mut ReadModel, name: &str, columns: &[&str], target: &str) {
+pub(super) fn refer(model: &mut ReadModel, name: &str, columns: &[&str], target: &str) {
     let place = |name: &&str| model.columns.iter().position(|c| c.name == **name).unwrap();
     let columns = columns.iter().map(place).collect();
     model.references.push(Reference {
@@ -115,6 +115,10 @@ async fn a_row_that_is_referred_to_is_an_object_or_null_and_rows_that_refer_are_
                     {"user_id": "bob", "town": "Bern"},
                     {"user_id": "carl", "town": null},
                 ]),
+            ),
+            (
+                "users?select=user_id,cities!left(name)&user_id=eq.carl",
+                json!([{"user_id": "carl", "cities": null}]),
             ),
             (
                 "cities?select=name,users(count())",
@@ -282,6 +286,24 @@ async fn what_cannot_be_embedded_is_refused_as_postgrest_does() {
             400,
             "PGRST127",
             "within the embed",
+        ),
+        (
+            "orders?select=price.sum(),...users!seller(name)",
+            400,
+            "PGRST127",
+            "beside a function",
+        ),
+        (
+            "orders?select=order_id,users!seller(count())",
+            400,
+            "PGRST127",
+            "a single row",
+        ),
+        (
+            "users?select=city_id,count(),cities()&order=cities(name)",
+            400,
+            "PGRST127",
+            "groups of rows",
         ),
         (
             "users?select=*,cities(nome)",

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::bench::{Bench, PATIENT, model};
+use super::embed::refer;
 
 const THINGS: &str = "id int4, n int4?, num numeric?, f8 float8?, flag bool?, txt text?, bin bytea?, uid uuid?, \
     day date?, at timestamptz?, raw json?, doc jsonb?, tags text[]?, nums int8[]?";
@@ -24,6 +25,22 @@ pub(super) async fn things() -> Bench {
              '1999-12-31 23:59:59+00', '1', 'null', null, null),
             (6, null, null, null, null, null, null, null, null, null, null, null, null, null)"#,
         )
+        .await;
+    bench
+}
+
+/// The same, where `n` refers to another of the things, and notes refer to two of them.
+pub(super) async fn related() -> Bench {
+    let bench = things().await;
+    let mut things = model("things", THINGS, &["id"]);
+    refer(&mut things, "things_n_fkey", &["n"], "things");
+    bench.publish(1, &things);
+    let mut notes = model("notes", "note text, thing int4?, other int4?", &["note"]);
+    refer(&mut notes, "notes_thing_fkey", &["thing"], "things");
+    refer(&mut notes, "others", &["other"], "things");
+    bench.deploy(1, &notes).await;
+    bench
+        .sql("insert into gobo_g1.notes values ('a', 1, 2), ('b', 1, null), ('c', 3, 1), ('d', null, null)")
         .await;
     bench
 }

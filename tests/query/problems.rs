@@ -19,7 +19,7 @@ async fn orders() -> Bench {
 }
 
 /// What every client may rely on.
-fn assert_shape(answer: &Answer, what: &str) {
+pub(super) fn assert_shape(answer: &Answer, what: &str) {
     let problem = answer.json();
     assert_eq!(
         answer.header("content-type"),
@@ -38,6 +38,14 @@ fn assert_shape(answer: &Answer, what: &str) {
         );
     }
     assert_eq!(problem["message"], problem["detail"]);
+    // A mistake in the query: where it is, and how to mend it.
+    if answer.status == 400 {
+        for text in ["details", "hint"] {
+            let told = problem[text].as_str();
+            assert!(told.is_some_and(|told| !told.is_empty()), "{what}: {text}");
+        }
+        assert!(problem["context"].is_object(), "{what}: context");
+    }
 }
 
 #[tokio::test]
@@ -162,10 +170,11 @@ fn words(call: &str, found: &mut std::collections::BTreeSet<String>, folder: &st
 fn every_refusal_of_a_query_has_a_code_of_postgrest_s() {
     let sources = gobo_tests::workspace().join("engine/src");
     let mut refusals = std::collections::BTreeSet::new();
-    for call in ["Refusal::new(", "scanner(parameter, "] {
+    for call in ["Refusal::new(", "Form {\n    code: "] {
         words(call, &mut refusals, &sources.join("query"));
     }
     assert!(refusals.len() > 15, "{refusals:?}");
+    assert!(refusals.contains("invalid_filter"), "{refusals:?}");
     let table = std::fs::read_to_string(sources.join("api/read/errors.rs")).unwrap();
     for word in refusals {
         assert!(table.contains(&format!("(\"{word}\", \"")), "{word}");

@@ -77,6 +77,34 @@ async fn a_text_that_is_very_long_is_not_kept() {
 }
 
 #[tokio::test]
+async fn a_statement_that_its_reader_leaves_while_it_is_prepared_is_not_kept() {
+    let (database, sessions) = session().await;
+    database.execute("create table public.held (n int4)").await;
+    let holder = connect(database.url()).await;
+    let text = "select n from public.held";
+    ask(&sessions, text).await.unwrap();
+    holder
+        .batch_execute("begin; lock table public.held in access exclusive mode")
+        .await
+        .unwrap();
+    let looker = connect(database.url()).await;
+    let waiting = "select from pg_stat_activity where wait_event_type = 'Lock' and query = $1";
+    tokio::select! {
+        // The second time it is prepared, for which the server needs the table.
+        _ = ask(&sessions, text) => panic!("the table is held"),
+        () = wait_for("a statement that waits", async || {
+            match looker.query(waiting, &[&text]).await.unwrap().len() {
+                1 => Ok(()),
+                count => Err(count),
+            }
+        }) => {}
+    }
+    // Now it is prepared, and nobody there would ever close it.
+    holder.batch_execute("commit").await.unwrap();
+    assert_eq!(kept(&sessions, "from public.held").await, 0);
+}
+
+#[tokio::test]
 async fn a_statement_whose_table_is_gone_is_not_kept() {
     let (database, sessions) = session().await;
     database.execute("create table public.gone (n int4)").await;

@@ -109,12 +109,11 @@ impl Tokens {
         Ok(stored.identity.clone())
     }
 
-    /// Whether the token with this id is in force, as far as is known.
+    /// Whether the token with this id is in force. It is not when tokens could not be read for a while.
     pub(super) fn has(&self, id: &str) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known
-            .as_ref()
-            .is_some_and(|known| known.by_id.contains_key(id))
+        let known = known.as_ref().filter(|known| known.at.elapsed() < STALE);
+        known.is_some_and(|known| known.by_id.contains_key(id))
     }
 
     /// Reads the tokens, and gives how many there are.

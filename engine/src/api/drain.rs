@@ -13,10 +13,13 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use hyper::body::{Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::oneshot;
 
 /// Bytes that are read and thrown away.
 const MOST: u64 = 256 << 20;
+/// Bytes that are read at once.
+const PART: usize = 64 << 10;
 /// How long that may take.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -75,6 +78,20 @@ impl Rest {
         // Too late is as good as too much: the client had its chance.
         let _ = tokio::time::timeout(LONGEST, reading).await;
     }
+}
+
+/// Reads what a client still sends on a connection that says nothing more.
+pub(super) async fn throw_away(mut connection: impl AsyncRead + Unpin) {
+    let mut part = vec![0; PART];
+    let reading = async {
+        let mut length = 0;
+        while let Ok(read @ 1..) = connection.read(&mut part).await
+            && length <= MOST
+        {
+            length += read as u64;
+        }
+    };
+    let _ = tokio::time::timeout(LONGEST, reading).await;
 }
 
 fn asks_first(headers: &HeaderMap) -> bool {

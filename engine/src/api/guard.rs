@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::ready;
 use futures_util::stream::once;
 use futures_util::{FutureExt, StreamExt};
+use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::admission;
@@ -71,8 +72,13 @@ pub fn guarded(router: Router, guard: Arc<Guard>) -> Router {
 }
 
 async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let is_reading = admission::is_reading(request.uri().path());
     let (request, rest) = Rest::lend(request);
     let mut response = answer(&guard, request, next).await;
+    if is_reading {
+        // What went wrong before or around the room of readers is told as it tells it.
+        response = super::read::as_postgrest(response).await;
+    }
     if guard.access.is_on() {
         for_one_alone(response.headers_mut());
     }
@@ -110,6 +116,8 @@ async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
             "bad_request",
             "the address contains %00: PostgreSQL cannot store U+0000, so nothing has such a name",
         )
+        .with_hint("leave %00 out")
+        .with_place(json!({"in": "address"}))
         .into_response();
     }
     let path = request.uri().path().to_owned();
@@ -118,13 +126,11 @@ async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
     // Readers who fill all places must not make a supervisor believe that the process is dead.
     if permit.is_err() && !path.starts_with("/health/") {
         return Problem::unavailable("too many requests at once (api.max_requests)")
+            .with_hint("ask again after a moment")
             .into_response();
     }
     if let Err(problem) = admission::admit(&guard.access, &mut request) {
-        return match admission::is_reading(&path) {
-            true => super::read::as_postgrest(problem.into_response()).await,
-            false => problem.into_response(),
-        };
+        return problem.into_response();
     }
     let identity = request.extensions().get::<Arc<Identity>>().cloned();
     let answering = AssertUnwindSafe(next.run(request)).catch_unwind();
@@ -149,6 +155,7 @@ async fn answer(guard: &Guard, mut request: Request, next: Next) -> Response {
         }
         Err(_) => {
             Problem::unavailable("the request took longer than allowed (api.request_timeout_ms)")
+                .with_hint("ask for less at once, or wait for less")
                 .into_response()
         }
     }

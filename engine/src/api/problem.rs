@@ -29,6 +29,8 @@ struct More {
     headers: HeaderMap,
     /// The database's own code, where it was the database that refused.
     sqlstate: Option<String>,
+    /// Where in the request it is.
+    place: Option<Value>,
 }
 
 /// The members of the JSON object. An inner `None` is written as null.
@@ -120,6 +122,12 @@ impl Problem {
         self
     }
 
+    /// Adds where in the request it is, for programs: `{"parameter": "or", "at": 10}`.
+    pub fn with_place(mut self, place: Value) -> Self {
+        self.more.place = Some(place);
+        self
+    }
+
     /// Adds a header to the answer.
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.more.headers.insert(name, value);
@@ -151,6 +159,11 @@ impl Problem {
         self.more.sqlstate.as_deref()
     }
 
+    /// Where in the request it is.
+    pub fn place(&self) -> Option<&Value> {
+        self.more.place.as_ref()
+    }
+
     /// The body in other words; the code goes into `reason`.
     pub(super) fn retold(&self, words: &Retold<'_>) -> Vec<u8> {
         let body = Body {
@@ -175,7 +188,7 @@ impl Problem {
             reason: None,
             detail: &self.detail,
             message: &self.detail,
-            details: self.details.as_ref().map(Some),
+            details: self.details.as_ref().or(self.place()).map(Some),
             hint: self.hint.as_deref().map(Some),
             context: None,
         }

@@ -42,7 +42,7 @@ use crate::query::plan::{self, Around, Plan};
 use crate::query::rules::{Rules, Viewer};
 use crate::query::scan::{self, Parameter, Plus};
 use crate::query::sql::{self, Lines, Shape, Statement, Target};
-use crate::query::{self, Failure, Freshness, Limits, Refusal, as_of, parse};
+use crate::query::{self, Failure, Freshness, Limits, Place, Refusal, as_of, parse};
 pub(super) use errors::as_postgrest;
 
 /// How many generations may come and go during one request, which may have waited for long.
@@ -150,9 +150,9 @@ async fn row(
         _ => ("", ""),
     };
     if key.contains('/') {
-        return Problem::bad_request("invalid_key", "the key contains a slash")
-            .with_hint("write a slash inside a key as %2F")
-            .into_response();
+        let hint = "write a slash inside a key as %2F";
+        let refusal = Refusal::new("invalid_key", "the key contains a slash", hint);
+        return Problem::from(refusal.at(&Place::Path)).into_response();
     }
     let asked = (&uri, model, Some(key), None);
     respond(&reader, &identity, asked, &headers).await
@@ -372,8 +372,7 @@ impl<'a> Ask<'a> {
             Err(Failure::Gone) => return Err(Stop::Failed(Failure::Gone)),
             Err(failure) => return Ok(self.failed(live, &wanted, failure).await),
         };
-        if !wanted.is_late && wanted.goal.position > Some(found.fresh.position) {
-            // A crash of the database has taken back what was seen before.
+        if wanted.is_taken_back(found.fresh.position) {
             return Err(Stop::Failed(Failure::Gone));
         }
         Ok(self.found(live, &found, &wanted, &outline).await)

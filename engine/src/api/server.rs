@@ -3,6 +3,7 @@
 mod patience;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +17,16 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower_service::Service;
 
+use super::drain;
 use crate::shutdown::Shutdown;
 use patience::Patient;
 
 /// How long a client may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(15);
+/// Bytes of a request's head: its line with the address, and its headers. A query string alone may have 32 KiB.
+const HEAD_BYTES: usize = 64 << 10;
+/// Headers of a request.
+const HEADERS: usize = 100;
 /// How long a client may leave an answer lying that it could read.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long requests that are being answered may take once the end was asked for.
@@ -88,18 +94,32 @@ async fn connection(stream: Patient, peer: SocketAddr, router: Router, mut shutd
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().call(request)
     });
-    let serving = http1::Builder::new()
+    let mut serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
+        .max_header_size(HEAD_BYTES)
+        .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), service);
-    let mut serving = std::pin::pin!(serving);
-    tokio::select! {
-        // What goes wrong here is the client's: it went away, or does not speak HTTP.
-        _ = serving.as_mut() => return,
-        () = shutdown.requested() => {}
+    let ended = tokio::select! {
+        ended = &mut serving => Some(ended),
+        () = shutdown.requested() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            Pin::new(&mut serving).graceful_shutdown();
+            (&mut serving).await
+        }
+    };
+    // What goes wrong here is the client's: it went away, or does not speak HTTP. Or its request's head is too large: it
+    // has been told so, and looks at that when it has sent everything.
+    if ended.is_err_and(|error| error.is_parse_too_large()) {
+        let rest = serving.into_parts().io.into_inner();
+        tokio::select! {
+            () = drain::throw_away(rest) => {}
+            () = shutdown.requested() => {}
+        }
     }
-    serving.as_mut().graceful_shutdown();
-    let _ = serving.await;
 }
 
 #[cfg(test)]

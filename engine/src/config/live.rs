@@ -17,7 +17,7 @@ pub struct Live {
     pub keep_commits: u32,
     /// Streams and long polls at the same time; more are answered with 503.
     pub max_subscribers: usize,
-    /// How many of them may be one reader's, by token or JWT; whoever comes without any counts as one reader.
+    /// How many of them may be one reader's, by token or subject of a JWT; whoever has neither is counted by address.
     /// Administrators, and everybody where access is not controlled, are not counted.
     pub max_subscribers_each: usize,
     /// Bytes that wait for one subscriber who reads too slowly, before it is dropped.

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,10 +73,16 @@ impl Sessions {
         values: &[&(dyn ToSql + Sync)],
         keep: Keep,
     ) -> Result<Result<Vec<Row>, Error>, PoolError> {
-        let session = scopeguard::guard(self.pool.get().await?, |session| self.left(session));
+        let prepares = AtomicBool::new(false);
+        let session = scopeguard::guard(self.pool.get().await?, |session| {
+            self.left(session, prepares.load(Ordering::Relaxed));
+        });
         let is_kept = keep == Keep::Repeated && self.known().keep(text, types, &self.pool);
         let rows = match is_kept {
-            true => self.prepared(&session, text, types, values).await,
+            true => {
+                self.prepared(&session, &prepares, text, types, values)
+                    .await
+            }
             false => {
                 let typed: Vec<_> = values.iter().copied().zip(types.iter().cloned()).collect();
                 session.query_typed(text, &typed).await
@@ -89,11 +96,15 @@ impl Sessions {
     async fn prepared(
         &self,
         session: &Object,
+        prepares: &AtomicBool,
         text: &str,
         types: &[Type],
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        let rows = match session.prepare_typed_cached(text, types).await {
+        prepares.store(true, Ordering::Relaxed);
+        let statement = session.prepare_typed_cached(text, types).await;
+        prepares.store(false, Ordering::Relaxed);
+        let rows = match statement {
             Ok(statement) => session.query(&statement, values).await,
             Err(error) => Err(error),
         };
@@ -104,12 +115,13 @@ impl Sessions {
         rows
     }
 
-    /// Takes care of a session whose reader has gone away in the middle of a statement.
-    fn left(&self, session: Object) {
+    /// Takes care of a session whose reader has gone away in the middle of a statement, or of preparing one.
+    fn left(&self, session: Object, prepares: bool) {
         // Without a runtime the process is ending, and the server ends what its sessions do.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(settle(
                 session,
+                prepares,
                 self.canceller.clone(),
                 self.cancels.clone(),
             ));
@@ -122,10 +134,11 @@ impl Sessions {
 }
 
 /// Gives a session back to the pool if its statement ends by itself soon. If not, the statement is cancelled and the session
-/// ends: a cancel that comes late would hit the statement of whoever has the session next.
+/// ends: a cancel that comes late would hit the statement of whoever has the session next. One that was left while it
+/// prepared a statement ends, too: it may keep the statement, which nobody would ever use or close.
 ///
 /// Until the cancel is sent the pool counts the session, so that readers who come and go make no more of them.
-async fn settle(session: Object, canceller: Canceller, cancels: Arc<Semaphore>) {
+async fn settle(session: Object, prepares: bool, canceller: Canceller, cancels: Arc<Semaphore>) {
     let turn = async {
         tokio::time::sleep(SOON).await;
         cancels.acquire().await
@@ -134,7 +147,12 @@ async fn settle(session: Object, canceller: Canceller, cancels: Arc<Semaphore>) 
     let idle = session.simple_query("");
     let _turn = tokio::select! {
         biased;
-        _ = idle => return,
+        _ = idle => {
+            if prepares {
+                drop(Object::take(session));
+            }
+            return;
+        }
         turn = turn => turn,
     };
     canceller.cancel(&session.cancel_token()).await;

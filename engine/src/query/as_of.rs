@@ -45,6 +45,11 @@ impl fmt::Display for AsOf {
     }
 }
 
+/// Where it stands in a query.
+pub fn place() -> Place {
+    Place::of(NAME, 1)
+}
+
 /// Whether a generation can be called so: a letter, then letters, digits, `_` and `-`, all in lower case.
 pub fn is_label(text: &str) -> bool {
     let mut bytes = text.bytes();
@@ -66,25 +71,21 @@ pub fn find(parameters: &[Parameter<'_>]) -> Result<Option<AsOf>, Refusal> {
                 "as_of and {} exclude each other: what is asked for as of a point in the past never moves on",
                 other.name
             ),
+            "leave one of them out",
         )
-        .hint("leave one of them out"));
+        .at(&Place::of(&other.name, 1)));
     }
     match AsOf::parse(&parameter.value) {
         Some(as_of) => Ok(Some(as_of)),
         None => {
             let shown: String = parameter.value.chars().take(80).collect();
-            let place = Place {
-                parameter: NAME.into(),
-                at: 1,
-            };
             let message = format!("\"{shown}\" is no position, no time and no label");
-            Err(Refusal::new("invalid_as_of", message)
-                .hint(format!(
+            Err(Refusal::new("invalid_as_of", message, format!(
                     "write a position (1234), a time with its offset ({}), or a label (before-the-sale); \
                      a plus sign is written %2B in a URL",
                     "2026-01-31T12:30:00Z"
                 ))
-                .at(&place))
+                .at(&place()))
         }
     }
 }

@@ -4,9 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::Refusal;
 use super::plan::Sort;
-use super::value;
+use super::{Place, Refusal, value};
 
 /// Grows when a cursor's content changes its meaning.
 const VERSION: u32 = 1;
@@ -21,6 +20,11 @@ struct Content {
     o: String,
     /// The last row's values of these columns, as PostgreSQL writes them.
     k: Vec<Option<String>>,
+}
+
+/// Where it stands in a query.
+pub(super) fn place() -> Place {
+    Place::of("cursor", 1)
 }
 
 /// The cursor that continues after a row with these values.
@@ -41,38 +45,41 @@ pub(super) fn decode(
     model: &str,
     sort: &[Sort<'_>],
 ) -> Result<Vec<Option<String>>, Refusal> {
-    let refuse = |message: String| Refusal::new("invalid_cursor", message);
+    let refuse =
+        |message: String, hint: &str| Refusal::new("invalid_cursor", message, hint).at(&place());
     let content: Content = URL_SAFE_NO_PAD
         .decode(text)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .ok_or_else(|| {
-            refuse("the cursor cannot be read".into()).hint(
+            refuse(
+                "the cursor cannot be read".into(),
                 "send the cursor exactly as Gobo-Next-Cursor gave it, or none for the first page",
             )
         })?;
     if content.v != VERSION {
-        return Err(
-            refuse(format!("the cursor has format version {}", content.v))
-                .hint("start again without a cursor"),
-        );
+        let message = format!("the cursor has format version {}", content.v);
+        return Err(refuse(message, "start again without a cursor"));
     }
     if content.m != model {
-        return Err(refuse("the cursor is of another read model".into())
-            .hint("send it with the query that it came from"));
+        return Err(refuse(
+            "the cursor is of another read model".into(),
+            "send it with the query that it came from",
+        ));
     }
     let order = describe(sort);
     if content.o != order {
-        return Err(
-            refuse("the cursor is of a query with another order".into()).hint(format!(
-                "send the same order as before: order={}; this query sorts by {order}",
-                content.o
-            )),
-        );
+        let before: String = content.o.chars().take(200).collect();
+        return Err(refuse(
+            "the cursor is of a query with another order".into(),
+            &format!("send the same order as before: order={before}; this query sorts by {order}"),
+        ));
     }
     let unfit = || {
-        refuse("the cursor's values do not fit the columns".into())
-            .hint("start again without a cursor")
+        refuse(
+            "the cursor's values do not fit the columns".into(),
+            "start again without a cursor",
+        )
     };
     if content.k.len() != sort.len() {
         return Err(unfit());

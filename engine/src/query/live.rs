@@ -24,8 +24,8 @@ pub fn check(plan: &Plan<'_>) -> Result<(), Refusal> {
         true => Err(Refusal::new(
             "query_too_large",
             format!("the lists of a live query have more than {MOST_LISTED} values together"),
-        )
-        .hint("follow with several streams of fewer values, or filter by a range")),
+            "follow with several streams of fewer values, or filter by a range",
+        )),
         false => Ok(()),
     }
 }

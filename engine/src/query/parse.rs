@@ -23,7 +23,7 @@ pub use name::{Key, Name, Path, Step};
 pub use order::{Direction, Nulls, Term};
 pub use select::{Aggregate, Embed, Function, Item, Join, Selected, Shown, Value};
 
-use super::scan::{self, Parameter, Scanner};
+use super::scan::{self, Form, Parameter, Scanner};
 use super::{Limits, Place, Refusal};
 use filter::Filters;
 
@@ -98,6 +98,18 @@ const OF_RELATIONS: [&str; 3] = ["order", "limit", "offset"];
 /// Names that are reserved and have no meaning yet (the descriptor refuses columns of these names).
 const WITHOUT_MEANING: [&str; 5] = ["live", "last_event_id", "on_conflict", "columns", "not"];
 
+/// What to do instead of giving one of [`WITHOUT_MEANING`].
+fn without_meaning(name: &str) -> &'static str {
+    match name {
+        "live" | "last_event_id" => "leave it out: changes cannot be followed here",
+        "not" => {
+            "write not before an operator, id=not.eq.1, or before a group, not.or=(id.eq.1,id.eq.2)"
+        }
+        "columns" => "choose columns with select: select=id,name",
+        _ => "leave it out: it is for writing, and read models change by events alone",
+    }
+}
+
 /// Whether the parameter `name` is something else than a filter on the column `name`.
 pub(super) fn is_reserved(name: &str) -> bool {
     [&PARAMETERS[..], &LOGIC, &WITHOUT_MEANING]
@@ -115,19 +127,23 @@ pub fn parse(parameters: &[Parameter<'_>], limits: &Limits) -> Result<Request, R
             return Err(Refusal::new(
                 "unsupported_parameter",
                 format!("the parameter \"{name}\" is reserved; this engine does not support it"),
-            ));
+                without_meaning(name),
+            )
+            .at(&Place::of(name, 1)));
         }
         let target = Target::read(name)?;
         if !target.is_filter() && parameters[..index].iter().any(|p| p.name == *name) {
+            let shown: String = name.chars().take(80).collect();
             return Err(Refusal::new(
                 "duplicate_parameter",
-                format!("the parameter \"{name}\" is given twice"),
+                format!("the parameter \"{shown}\" is given twice"),
+                "only filters may be given several times; all of them must hold",
             )
-            .hint("only filters may be given several times; all of them must hold"));
+            .at(&Place::of(name, 1)));
         }
         let part = match target.what {
             What::Own("select") => {
-                let mut scanner = scanner(parameter, "invalid_select");
+                let mut scanner = scanner(parameter, select::FORM);
                 request.select = Some(select::read(&mut scanner, limits)?);
                 continue;
             }
@@ -150,7 +166,7 @@ pub fn parse(parameters: &[Parameter<'_>], limits: &Limits) -> Result<Request, R
             // `as_of` says which generation is asked, and so was read before.
             What::Own(_) => continue,
             What::Of("order") => {
-                let mut scanner = scanner(parameter, "invalid_order");
+                let mut scanner = scanner(parameter, order::FORM);
                 Part::Order(order::read(&mut scanner, limits)?)
             }
             What::Of("limit") => Part::Limit(number(parameter, "invalid_limit")?),
@@ -174,7 +190,7 @@ pub fn embedded(parameters: &[Parameter<'_>], limits: &Limits) -> Vec<String> {
         .iter()
         .find(|parameter| parameter.name == "select");
     let selected = select.and_then(|parameter| {
-        let mut scanner = scanner(parameter, "invalid_select");
+        let mut scanner = scanner(parameter, select::FORM);
         select::read(&mut scanner, limits).ok()
     });
     let mut names = Vec::new();
@@ -240,7 +256,7 @@ impl Target {
 
     fn read_path(name: &str) -> Result<Self, Refusal> {
         let shown: String = name.chars().take(80).collect();
-        let mut scanner = Scanner::new(&shown, name, "invalid_filter");
+        let mut scanner = Scanner::new(&shown, name, filter::FORM);
         let mut names = vec![name::name(&mut scanner)?];
         while scanner.take(".") {
             names.push(name::name(&mut scanner)?);
@@ -286,8 +302,8 @@ impl Target {
     }
 }
 
-fn scanner<'a>(parameter: &'a Parameter<'_>, code: &'static str) -> Scanner<'a> {
-    Scanner::new(&parameter.name, &parameter.value, code)
+fn scanner<'a>(parameter: &'a Parameter<'_>, form: Form) -> Scanner<'a> {
+    Scanner::new(&parameter.name, &parameter.value, form)
 }
 
 fn number<N: std::str::FromStr>(
@@ -300,30 +316,41 @@ fn number<N: std::str::FromStr>(
         Ok(number) if digits => Ok(number),
         // A range that ends before it begins.
         _ if name == "limit" && value.starts_with('-') && value.parse::<i64>().is_ok() => {
-            Err(scanner(parameter, "range_not_satisfiable").refuse("limit is less than 0"))
+            let hint = "leave limit out for as many rows as an answer may have";
+            let refusal = Refusal::new("range_not_satisfiable", "limit is less than 0", hint);
+            Err(refusal.at(&Place::of(name, 1)))
         }
-        _ => Err(scanner(parameter, code)
-            .refuse(format!("{name} is not a whole number that is 0 or more"))
-            .hint(format!("for example {name}=100"))),
+        _ => {
+            let name: String = name.chars().take(80).collect();
+            let message = format!("{name} is not a whole number that is 0 or more");
+            let refusal = Refusal::new(code, message, format!("for example {name}=100"));
+            Err(refusal.at(&Place::of(&name, 1)))
+        }
     }
 }
 
 fn wait(parameter: &Parameter<'_>, limits: &Limits) -> Result<Duration, Refusal> {
     let wait = duration(parameter, "invalid_wait")?;
     if wait > limits.wait {
-        return Err(scanner(parameter, "invalid_wait").refuse(format!(
-            "a reader may wait for at most {} s",
-            limits.wait.as_secs()
-        )));
+        let most = limits.wait.as_secs_f64();
+        return Err(Refusal::new(
+            "invalid_wait",
+            format!("a reader may wait for at most {most} s"),
+            format!(
+                "write wait={}ms or less, and ask again",
+                limits.wait.as_millis()
+            ),
+        )
+        .at(&Place::of("wait", 1)));
     }
     Ok(wait)
 }
 
 fn duration(parameter: &Parameter<'_>, code: &'static str) -> Result<Duration, Refusal> {
     scan::duration(&parameter.value).ok_or_else(|| {
-        scanner(parameter, code)
-            .refuse(format!("{} is not a duration", parameter.name))
-            .hint("write it as 500ms or 2s")
+        let message = format!("{} is not a duration", parameter.name);
+        let refusal = Refusal::new(code, message, "write it as 500ms or 2s");
+        refusal.at(&Place::of(&parameter.name, 1))
     })
 }
 

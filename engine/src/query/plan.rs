@@ -21,8 +21,8 @@ use super::catalog::{ByName, Readable};
 use super::parse::{self, Comparator, Literal, Request, Target, What};
 use super::rules::{Rules, Sight, Viewer};
 use super::scan::{self, Parameter, Plus};
-use super::{Limits, Place, Refusal, cursor, nearest};
-use crate::read_model::ReadModel;
+use super::{Limits, Place, Refusal, cursor};
+use crate::read_model::{Column, ReadModel};
 pub(super) use expression::fields;
 use expression::find;
 
@@ -100,9 +100,19 @@ impl<'m> Plan<'m> {
         !self.sort.is_empty() && self.sort.iter().all(|sort| sort.has_place(hides_rows))
     }
 
-    /// Whether it is about the one row with a key, and nothing else: values change nothing about how to find it.
-    pub fn is_by_key(&self) -> bool {
-        self.sort.is_empty() && !self.is_grouped() && !self.embeds_rows()
+    /// Whether its conditions give every column of the key, so that there is one row at most, and values change nothing about
+    /// how to find it.
+    pub fn finds_one(&self) -> bool {
+        let is_given = |key: &Column| {
+            self.conditions.iter().any(|condition| match condition {
+                Condition::Compare(left, Comparator::Eq, _) => {
+                    left.column().is_some_and(|field| field.name == key.name)
+                }
+                _ => false,
+            })
+        };
+        let is_of_rows = self.limit > 0 && !self.is_grouped() && !self.embeds_rows();
+        is_of_rows && self.model.key_columns().all(is_given)
     }
 
     /// Whether rows of other read models are in its own.
@@ -158,16 +168,8 @@ pub fn check_names(
         if find(model, name).is_some() || embedded.iter().any(|embed| embed == name) {
             continue;
         }
-        let place = Place {
-            parameter: name.chars().take(80).collect(),
-            at: 1,
-        };
-        let known = fields(model).map(|field| field.name);
-        let mut refusal = expression::unknown(model, name, &place);
-        if let Some(near) = nearest(name, known.chain(parse::PARAMETERS)) {
-            refusal = refusal.hint(format!("did you mean \"{near}\"?"));
-        }
-        return Err(refusal);
+        let place = Place::of(&parameter.name, 1);
+        return Err(expression::unknown(model, name, &place, &parse::PARAMETERS));
     }
     Ok(())
 }
@@ -193,22 +195,25 @@ pub fn rows<'m>(
             return Err(Refusal::new(
                 "invalid_cursor",
                 "a cursor continues after a row, and functions over rows make groups, which change with every row",
+                "ask for groups with limit and offset",
             )
-            .hint("ask for groups with limit and offset"));
+            .at(&cursor::place()));
         }
         Some(_) if request.offset > 0 => {
             return Err(Refusal::new(
                 "invalid_offset",
                 "a cursor says where to continue; an offset cannot be added",
+                "leave offset out",
             )
-            .hint("leave offset out"));
+            .at(&Place::of("offset", 1)));
         }
         Some(_) if !(sort.iter()).all(|sort| sort.has_place(hides_rows(&conditions))) => {
             return Err(Refusal::new(
                 "invalid_cursor",
                 "a cursor continues after a row's own columns, and these rows are sorted by other values",
+                "ask for pages with limit and offset",
             )
-            .hint("ask for pages with limit and offset"));
+            .at(&cursor::place()));
         }
         Some(text) => Some(cursor::decode(text, &model.name, &sort)?),
     };
@@ -248,12 +253,9 @@ pub fn row<'m>(
     if others {
         return Err(Refusal::new(
             "unsupported_parameter",
-            "a single row can be asked for select, as_of, min_position and wait only",
-        )
-        .hint(format!(
-            "filters, order and pages are for /read/{}",
-            model.name
-        )));
+            "a single row can be asked for select, as_of, min_position, max_lag and wait only",
+            format!("filters, order and pages are for /read/{}", model.name),
+        ));
     }
     let embeds = embed::embeds(model, around, request, limits)?;
     let select = output::outputs(model, request.select.as_deref(), embeds.list(), limits)?;
@@ -261,8 +263,9 @@ pub fn row<'m>(
         return Err(Refusal::new(
             "invalid_select",
             "functions over rows are not for a single row",
+            format!("ask /read/{} with a filter", model.name),
         )
-        .hint(format!("ask /read/{} with a filter", model.name)));
+        .at(&Place::of("select", 1)));
     }
     let mut conditions = around.sight(model).conditions(model)?;
     conditions.extend(key_conditions(model, key, limits)?);
@@ -299,8 +302,9 @@ fn key_conditions<'m>(
                 names.join(", "),
                 parts.len()
             ),
+            "separate the parts by commas; write a comma inside a part as %2C, a slash as %2F",
         )
-        .hint("separate the parts by commas; write a comma inside a part as %2C, a slash as %2F"));
+        .at(&Place::Path));
     }
     let mut conditions = Vec::new();
     for (part, name) in parts.into_iter().zip(names) {
@@ -310,10 +314,7 @@ fn key_conditions<'m>(
         };
         let literal = Literal {
             text: scan::decode(part, Plus::IsPlus)?,
-            place: Place {
-                parameter: name.to_owned(),
-                at: 1,
-            },
+            place: Place::Path,
         };
         let key = Expression::of(field);
         let text = condition::fit(&key, &literal, limits)?;
@@ -322,7 +323,7 @@ fn key_conditions<'m>(
     Ok(conditions)
 }
 
-fn twice(code: &'static str, name: &str, place: &Place) -> Refusal {
+fn twice(code: &'static str, name: &str, place: &Place, hint: &'static str) -> Refusal {
     let shown: String = name.chars().take(80).collect();
-    Refusal::new(code, format!("\"{shown}\" is named twice")).at(place)
+    Refusal::new(code, format!("\"{shown}\" is named twice"), hint).at(place)
 }

@@ -202,20 +202,22 @@ fn ambiguous(from: &ReadModel, relation: &Name, found: &[Relation<'_>]) -> Refus
         .iter()
         .map(|one| format!("'{}!{}'", one.target.model.name, one.reference.name))
         .collect();
-    let mut refusal = Refusal::new(
+    let refusal = Refusal::new(
         "ambiguous_relation",
         format!(
             "Could not embed because more than one relationship was found for '{}' and '{shown}'",
             from.name
         ),
-    )
-    .hint(format!(
-        "Try changing '{shown}' to one of the following: {}. Find the desired relationship in the 'details' key.",
-        ways.join(", ")
-    ));
+        format!(
+            "Try changing '{shown}' to one of the following: {}. Find the desired relationship in the 'details' key.",
+            ways.join(", ")
+        ),
+    );
     let all: Value = found.iter().map(|one| one.described(from)).collect();
-    refusal.details = Some(Box::new(all));
-    refusal
+    Refusal {
+        details: Some(Box::new(all)),
+        ..refusal.at(&relation.place)
+    }
 }
 
 fn unrelated(
@@ -226,34 +228,38 @@ fn unrelated(
 ) -> Refusal {
     let shown_name = shown(&relation.text);
     let with = hint.map(|hint| format!(" by \"{}\"", shown(&hint.text)));
-    let refusal = Refusal::new(
-        "not_related",
-        format!(
-            "read model \"{}\" is not related to \"{shown_name}\"{}",
-            from.name,
-            with.unwrap_or_default()
-        ),
-    )
-    .at(&relation.place);
+    let message = format!(
+        "read model \"{}\" is not related to \"{shown_name}\"{}",
+        from.name,
+        with.unwrap_or_default()
+    );
     let names: Vec<&str> = all.iter().map(|one| &*one.target.model.name).collect();
-    if let Some(hint) = hint
-        && names.contains(&relation.text.as_str())
-    {
-        let ways = (all.iter()).filter(|one| one.target.model.name == relation.text);
-        let ways: Vec<&str> = ways.map(|one| &*one.reference.name).collect();
-        return refusal
-            .at(&hint.place)
-            .hint(format!("what leads there: {}", ways.join(", ")));
-    }
+    let (place, hint) = match hint {
+        Some(hint) if names.contains(&relation.text.as_str()) => {
+            let ways = (all.iter()).filter(|one| one.target.model.name == relation.text);
+            let ways: Vec<&str> = ways.map(|one| &*one.reference.name).collect();
+            (
+                &hint.place,
+                format!("what leads there: {}", ways.join(", ")),
+            )
+        }
+        _ => (&relation.place, instead(from, relation, &names)),
+    };
+    Refusal::new("not_related", message, hint).at(place)
+}
+
+/// What could be meant by a relation that there is not.
+fn instead(from: &ReadModel, relation: &Name, names: &[&str]) -> String {
     if from.column(&relation.text).is_some() {
-        return refusal.hint("a column is selected without parentheses behind its name");
+        return "a column is selected without parentheses behind its name".to_owned();
     }
     match nearest(&relation.text, names.iter().copied()) {
-        Some(near) => refusal.hint(format!("did you mean \"{near}\"?")),
-        None if names.is_empty() => refusal.hint(
-            "read models are related by references, which their plugins declare; this one has none",
-        ),
-        None => refusal.hint(format!("it is related to: {}", names.join(", "))),
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None if names.is_empty() => {
+            "read models are related by references, which their plugins declare; this one has none"
+                .to_owned()
+        }
+        None => format!("it is related to: {}", names.join(", ")),
     }
 }
 

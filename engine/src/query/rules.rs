@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::Refusal;
 use super::plan::Condition;
+use super::{Place, Refusal};
 use crate::read_model::ReadModel;
 pub use parse::{Malformed, Rule};
 
@@ -132,8 +132,9 @@ impl Sight<'_> {
                         "the row rule of read model \"{}\" does not fit it, so nothing is shown",
                         model.name
                     ),
+                    "the engine's log says why",
                 )
-                .hint("the engine's log says why"))
+                .at(&Place::Path))
             }
         }
     }

@@ -25,14 +25,17 @@ pub fn parameters<'q>(query: &'q str, limits: &Limits) -> Result<Vec<Parameter<'
                 query.len(),
                 limits.query_bytes
             ),
+            "ask in several queries, each with a part of the values; or for a range of them: id=gte.1&id=lte.1000",
         ));
     }
     let mut parameters = Vec::new();
     for raw in query.split('&').filter(|raw| !raw.is_empty()) {
         let (name, value) = raw.split_once('=').unwrap_or((raw, ""));
+        let name = decode(name, Plus::IsSpace)?;
+        let value = decode(value, Plus::IsSpace);
         parameters.push(Parameter {
-            name: decode(name, Plus::IsSpace)?,
-            value: decode(value, Plus::IsSpace)?,
+            value: value.map_err(|refusal| refusal.at(&Place::of(&name, 1)))?,
+            name,
             raw,
         });
     }
@@ -75,9 +78,13 @@ pub fn duration(text: &str) -> Option<Duration> {
 
 /// Decodes percent escapes. Refused: malformed escapes, what is not UTF-8, and NUL, which PostgreSQL cannot store.
 pub fn decode(text: &str, plus: Plus) -> Result<String, Refusal> {
-    let bad = |what: &str| {
+    let bad = |what: &str, hint: &str| {
         let shown: String = text.chars().take(80).collect();
-        Refusal::new("invalid_encoding", format!("\"{shown}\" {what}"))
+        let refusal = Refusal::new("invalid_encoding", format!("\"{shown}\" {what}"), hint);
+        match plus {
+            Plus::IsSpace => refusal,
+            Plus::IsPlus => refusal.at(&Place::Path),
+        }
     };
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -89,8 +96,10 @@ pub fn decode(text: &str, plus: Plus) -> Result<String, Refusal> {
                 match (digit(), digit()) {
                     (Some(high), Some(low)) => (high * 16 + low) as u8,
                     _ => {
-                        return Err(bad("has a % that two hexadecimal digits do not follow")
-                            .hint("write a percent sign itself as %25"));
+                        return Err(bad(
+                            "has a % that two hexadecimal digits do not follow",
+                            "write a percent sign itself as %25",
+                        ));
                     }
                 }
             }
@@ -98,9 +107,26 @@ pub fn decode(text: &str, plus: Plus) -> Result<String, Refusal> {
         });
     }
     if bytes.contains(&0) {
-        return Err(bad("contains a NUL, which no value can contain"));
+        return Err(bad(
+            "contains a NUL, which no value can contain",
+            "leave %00 out: PostgreSQL cannot store it, so nothing has such a value",
+        ));
     }
-    String::from_utf8(bytes).map_err(|_| bad("is not UTF-8 once it is decoded"))
+    String::from_utf8(bytes).map_err(|_| {
+        bad(
+            "is not UTF-8 once it is decoded",
+            "encode text as UTF-8 before its bytes are written with percent signs: é is %C3%A9",
+        )
+    })
+}
+
+/// What a value is written as.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Form {
+    /// What refusals of it are called.
+    pub(super) code: &'static str,
+    /// How it is written, for refusals that know no better.
+    pub(super) hint: &'static str,
 }
 
 /// A place that a scanner can come back to.
@@ -113,17 +139,16 @@ pub(super) struct Scanner<'a> {
     parameter: &'a str,
     text: &'a str,
     at: usize,
-    code: &'static str,
+    form: Form,
 }
 
 impl<'a> Scanner<'a> {
-    /// `code` is what refusals of this value are called.
-    pub(super) fn new(parameter: &'a str, text: &'a str, code: &'static str) -> Self {
+    pub(super) fn new(parameter: &'a str, text: &'a str, form: Form) -> Self {
         Self {
             parameter,
             text,
             at: 0,
-            code,
+            form,
         }
     }
 
@@ -136,14 +161,11 @@ impl<'a> Scanner<'a> {
     }
 
     pub(super) fn place(&self) -> Place {
-        Place {
-            parameter: self.parameter.to_owned(),
-            at: self.text[..self.at].chars().count() + 1,
-        }
+        Place::of(self.parameter, self.text[..self.at].chars().count() + 1)
     }
 
     pub(super) fn refuse(&self, message: impl Into<String>) -> Refusal {
-        Refusal::new(self.code, message).at(&self.place())
+        Refusal::new(self.form.code, message, self.form.hint).at(&self.place())
     }
 
     /// Goes past `token` if it is next.
@@ -250,7 +272,10 @@ impl<'a> Scanner<'a> {
                 other => text.push(other),
             }
         }
-        Err(Refusal::new(self.code, "this quoted text has no closing quote").at(&opening))
+        Err(self
+            .refuse("this quoted text has no closing quote")
+            .hint("end it with \"; a quote or backslash within it is written \\\" and \\\\")
+            .at(&opening))
     }
 }
 

@@ -109,29 +109,13 @@ pub fn rows(plan: &Plan<'_>, target: Target<'_>, shape: Shape) -> Statement {
     } = builder.fresh(target.standing, &plan.links());
     let page = builder.page(plan, target, shape.lines);
     let total = builder.total(plan, target, shape.count);
-    let limit = plan.limit;
-    let most = target.answer_bytes;
-    let body = shape.lines.body(
-        &plan.columns(),
-        // Lines beyond are not even put together: what an answer may have at most is what the server needs for it at most.
-        &format!("n <= {limit} and upto <= {most}"),
-        &mut builder.parameters,
-    );
-    let planned = match plan.is_by_key() {
+    let planned = match plan.finds_one() {
         true => "",
         false => PLANNED_FOR_VALUES,
     };
     let text = format!(
         "select {columns}, page.count, page.bytes, page.body, page.last, {total} as total from {from}
-cross join (
-  select count(*) as count,
-    coalesce(sum(octet_length(line)) filter (where n <= {limit}), 0)::bigint as bytes,
-    case when coalesce(sum(octet_length(line)) filter (where n <= {limit}), 0) <= {most}
-      then {body} end as body,
-    max(place) filter (where n = {limit}) as last
-  from (select line, place, row_number() over so_far as n, sum(octet_length(line)) over so_far as upto
-    from ({page}) as lines window so_far as (rows unbounded preceding)) as lines
-) as page
+cross join ({page}) as page
 where {is_there}{planned}"
     );
     Statement {

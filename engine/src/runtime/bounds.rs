@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 
-/// Files and sockets that the process needs besides its clients' connections.
+/// Files and sockets that the process needs besides its clients' connections and the sessions that serve them.
 const FILES: usize = 256;
 
 /// How many clients there may be at the same time, as far as the system lets the process have them.
@@ -19,11 +19,13 @@ impl Bounds {
     /// configuration will not be reached.
     pub(super) fn of(config: &Config) -> Self {
         let (asked, subscribers) = (config.api.max_connections, config.live.max_subscribers);
-        let files = open_files(asked.saturating_add(FILES));
-        let bounds = Self::with(asked, subscribers, files);
+        // Readers have that many sessions, and so have those who append.
+        let kept = FILES + 2 * config.database.api_connections;
+        let files = open_files(asked.saturating_add(kept));
+        let bounds = Self::with(asked, subscribers, files, kept);
         if let Some(files) = files.filter(|_| bounds.connections < asked) {
             tracing::warn!(
-                "api.max_connections is {asked}, and {} are accepted: this process may open {files} files, and keeps {FILES} for \
+                "api.max_connections is {asked}, and {} are accepted: this process may open {files} files, and keeps {kept} for \
                  other things. Raise the limit (ulimit -Hn, LimitNOFILE=), or lower api.max_connections",
                 bounds.connections
             );
@@ -38,10 +40,10 @@ impl Bounds {
         bounds
     }
 
-    fn with(connections: usize, subscribers: usize, files: Option<usize>) -> Self {
+    fn with(connections: usize, subscribers: usize, files: Option<usize>, kept: usize) -> Self {
         let possible = files.map_or(usize::MAX, |files| {
             // Who has very few shares them.
-            files.saturating_sub(FILES).max(files / 4).max(1)
+            files.saturating_sub(kept).max(files / 4).max(1)
         });
         let connections = connections.min(possible);
         Self {
@@ -80,7 +82,7 @@ mod tests {
     #[test]
     fn no_more_connections_are_accepted_than_files_can_be_opened() {
         let of = |files| {
-            let bounds = Bounds::with(4_096, 3_000, files);
+            let bounds = Bounds::with(4_096, 3_000, files, 256);
             (bounds.connections, bounds.subscribers)
         };
         assert_eq!(of(None), (4_096, 3_000));

@@ -20,6 +20,8 @@ pub(super) struct Entry {
     /// Null in a `refetch` and a `delete`.
     pub(super) row: Value,
     pub(super) position: i64,
+    /// The revision of the entry before those of its commit.
+    pub(super) previous: Option<i64>,
     pub(super) next: Option<String>,
 }
 
@@ -35,6 +37,7 @@ impl Entry {
             key: json("key"),
             row: json("row"),
             position: found.get("position").unwrap(),
+            previous: found.get("previous"),
             next: found.get("next"),
         }
     }
@@ -60,6 +63,8 @@ pub(super) struct Consumer<'r> {
     /// By their keys.
     pub(super) rows: BTreeMap<String, Value>,
     pub(super) refetched: usize,
+    /// How often it noticed that entries were gone before it came to them.
+    pub(super) missed: usize,
 }
 
 impl<'r> Consumer<'r> {
@@ -72,6 +77,7 @@ impl<'r> Consumer<'r> {
             told: Vec::new(),
             rows: BTreeMap::new(),
             refetched: 0,
+            missed: 0,
         };
         consumer.join();
         consumer
@@ -130,6 +136,10 @@ impl<'r> Consumer<'r> {
         if self.told.last() == Some(&entry) {
             return;
         }
+        if entry.op != "refetch" && !self.continues_with(&entry) {
+            self.missed += 1;
+            self.rows = rows();
+        }
         let key = entry.key.to_string();
         match entry.op.as_str() {
             "upsert" => drop(self.rows.insert(key, shown(&entry.row))),
@@ -144,6 +154,12 @@ impl<'r> Consumer<'r> {
             other => panic!("an entry does {other:?}"),
         }
         self.told.push(entry);
+    }
+
+    /// Whether nothing is missing between the last entry and this one.
+    fn continues_with(&self, entry: &Entry) -> bool {
+        let last = self.told.last().map(Entry::revision);
+        last == Some(entry.revision()) || last == entry.previous
     }
 
     /// Reads until it has everything that the current stream has.

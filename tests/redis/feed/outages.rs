@@ -87,6 +87,7 @@ async fn a_consumer_group_finds_every_change_once_and_in_order_while_publisher_a
     assert!(expected.len() > 75, "{}", expected.len());
     // The first entry only says where the stream begins.
     assert_eq!(consumer.told[1..], expected[..]);
+    assert_eq!(consumer.missed, 0);
     assert_eq!(consumer.rows, rows_of(&scene));
 }
 

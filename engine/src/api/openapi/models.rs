@@ -56,7 +56,7 @@ const PAGE: [&str; 21] = [
     "IfNoneMatch",
 ];
 const SINGLE: [&str; 13] = [
-    "Select",
+    "SelectOfRow",
     "Embedded",
     "Live",
     "LastEventId",

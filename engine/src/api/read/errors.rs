@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Problem;
 use crate::api::problem::{Retold, Told};
 use crate::db::Cause;
-use crate::query::{Failure, Limits, Refusal, nearest};
+use crate::query::{Failure, Limits, Place, Refusal, nearest};
 
 /// Our word, PostgREST's code, PostgREST's status. What PostgREST does not know keeps its word and its status.
 const TABLE: [(&str, &str, u16); 51] = [
@@ -87,9 +87,11 @@ pub(in crate::api) async fn as_postgrest(mut response: Response) -> Response {
         .and_then(|row| StatusCode::from_u16(row.2).ok())
         .unwrap_or(problem.status());
     let code = problem.sqlstate().unwrap_or(row.map_or(word, |row| row.1));
-    let (details, context) = match problem.details() {
-        Some(place @ Value::Object(members)) => (text(members), Some(place)),
-        other => (other.cloned(), None),
+    let (details, context) = match (problem.details(), problem.place()) {
+        (Some(members), _) | (None, Some(members)) if members.is_object() => {
+            (text(members), Some(members))
+        }
+        (details, place) => (details.cloned(), place),
     };
     let body = problem.retold(&Retold {
         status,
@@ -105,9 +107,9 @@ pub(in crate::api) async fn as_postgrest(mut response: Response) -> Response {
 }
 
 /// A place in a query, or a set of numbers, for people.
-fn text(members: &serde_json::Map<String, Value>) -> Option<Value> {
+fn text(members: &Value) -> Option<Value> {
+    let members = members.as_object().into_iter().flatten();
     let parts: Vec<String> = members
-        .iter()
         .map(|(name, value)| match value {
             Value::String(value) => format!("{name} {value}"),
             value => format!("{name} {value}"),
@@ -118,16 +120,23 @@ fn text(members: &serde_json::Map<String, Value>) -> Option<Value> {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let mut problem = Problem::bad_request(refusal.code, refusal.to_string());
-        if let Some(hint) = refusal.hint {
-            problem = problem.with_hint(hint);
+        let problem = Problem::bad_request(refusal.code, refusal.to_string())
+            .with_hint(refusal.hint)
+            .with_place(told(&refusal.place));
+        match refusal.details {
+            Some(details) => problem.with_details(*details),
+            None => problem,
         }
-        if let Some(details) = refusal.details {
-            problem = problem.with_details(*details);
-        } else if let Some(place) = refusal.place {
-            problem = problem.with_details(json!({"parameter": place.parameter, "at": place.at}));
-        }
-        problem
+    }
+}
+
+/// A place, for programs.
+pub(super) fn told(place: &Place) -> Value {
+    match place {
+        Place::Parameter { name, at } => json!({"parameter": name, "at": at}),
+        Place::Query => json!({"in": "query string"}),
+        Place::Path => json!({"in": "path"}),
+        Place::Header(name) => json!({"header": name}),
     }
 }
 
@@ -172,17 +181,17 @@ pub(super) fn failed(failure: Failure, limits: &Limits) -> Problem {
             message,
             sqlstate,
         } => {
-            let problem = match &column {
-                Some(column) => Problem::bad_request(
-                    "invalid_value",
+            let (message, place) = match column {
+                Some(column) => (
                     format!("a value for column \"{column}\" is refused: {message}"),
-                )
-                .with_details(json!({"parameter": column})),
-                None => Problem::bad_request("invalid_value", message),
+                    json!({"column": column}),
+                ),
+                None => (message, told(&Place::Query)),
             };
-            problem
+            Problem::bad_request("invalid_value", message)
                 .with_sqlstate(&sqlstate)
-                .with_hint("write values as PostgreSQL writes them for the column's type")
+                .with_hint(written(&sqlstate))
+                .with_place(place)
         }
         Failure::Timeout => Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -222,6 +231,24 @@ pub(super) fn failed(failure: Failure, limits: &Limits) -> Problem {
             format!("no database connection is free: {error}"),
         )
         .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")),
+    }
+}
+
+/// How a value is written that PostgreSQL refuses with this code.
+fn written(sqlstate: &str) -> &'static str {
+    match sqlstate {
+        "2201B" => {
+            "match and imatch take a regular expression of PostgreSQL's; a backslash before ( [ { * + ? . makes it an \
+             ordinary character"
+        }
+        "42601" => {
+            "fts takes words with & | ! or <-> between them, as in fts.cat&!dog; plfts takes words alone, wfts what \
+             people type into a search box"
+        }
+        "22007" | "22008" => "write a date that there is: 2026-01-31, or 2026-01-31T12:30:00Z",
+        "22003" => "write a number that the column's type has room for",
+        code if code.starts_with("54") => "ask for a shorter or a simpler value",
+        _ => "write values as PostgreSQL writes them for the type of the column, or of the cast",
     }
 }
 

@@ -6,16 +6,17 @@ mod stream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::wait::Wanted;
 use super::{Ask, Asked, MOST_GONE, Stop};
 use crate::api::problem::Problem;
 use crate::feed::{self, End, Event, Full, Hub, Place, Question, Realm, Reason, Subscription};
 use crate::query::catalog::{Models, Readable};
 use crate::query::live::{self, Matcher};
 use crate::query::sql::{self, Count, Lines, Shape};
-use crate::query::{self, Failure, as_of};
+use crate::query::{self, Failure, Refusal, as_of};
 
 /// How long a poll waits when it does not say.
 const POLL: Duration = Duration::from_secs(25);
@@ -64,10 +65,13 @@ impl Wish {
         let manner = match live.as_deref() {
             None if ask.format.is_live => Manner::Rows,
             None if parameter.is_some() => {
-                return Err(Problem::bad_request(
+                return Err(Refusal::new(
                     "unsupported_parameter",
                     "last_event_id is for those who follow: there is neither live nor Accept: text/event-stream",
-                ));
+                    "add live=rows, live=changes or live=poll, or leave last_event_id out",
+                )
+                .at(&query::Place::of("last_event_id", 1))
+                .into());
             }
             None => return Ok(None),
             Some("rows") => Manner::Rows,
@@ -75,11 +79,13 @@ impl Wish {
             Some("poll") => Manner::Poll,
             Some(other) => {
                 let shown: String = other.chars().take(40).collect();
-                return Err(Problem::bad_request(
+                return Err(Refusal::new(
                     "unsupported_parameter",
                     format!("there is no way to follow called \"{shown}\""),
+                    "live=rows (the rows, then changes), live=changes (changes alone), live=poll (one answer per request)",
                 )
-                .with_hint("live=rows (the rows, then changes), live=changes (changes alone), live=poll (one answer per request)"));
+                .at(&query::Place::of("live", 1))
+                .into());
             }
         };
         let header = ask.headers.get("last-event-id");
@@ -99,7 +105,10 @@ impl Wish {
 struct Begun {
     subscription: Subscription,
     first: Option<Event>,
+    /// How long a poll waits.
     wait: Duration,
+    /// It begins before the moment that was asked for, which had not come in time.
+    is_stale: bool,
 }
 
 /// Answers from the live generation; from the next one, if that is gone meanwhile.
@@ -117,12 +126,18 @@ pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish, reader: &str
             Err(problem) => return problem.into_response(),
         };
         match begin(ask, live, &wish, &readable, &mut place).await {
-            Ok(begun) => {
-                return match wish.manner {
+            Ok(Ok(begun)) => {
+                let is_stale = begun.is_stale;
+                let response = match wish.manner {
                     Manner::Poll => poll::response(live, begun),
                     Manner::Rows | Manner::Changes => stream::response(live, begun),
                 };
+                return match is_stale {
+                    true => marked_as_stale(response),
+                    false => response,
+                };
             }
+            Ok(Err(too_late)) => return too_late,
             Err(refused) if gone < refused.worth_waiting() => {
                 gone += 1;
                 ask.shared.catalog.refreshed(&readable).await;
@@ -132,6 +147,15 @@ pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish, reader: &str
             Err(Refused::Stopped(stop)) => return stop.response(&ask.shared.limits),
         }
     }
+}
+
+fn marked_as_stale(mut response: Response) -> Response {
+    for (name, value) in [("gobo-stale", "true"), ("preference-applied", "stale=ok")] {
+        let name = HeaderName::from_static(name);
+        let headers = response.headers_mut();
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 fn too_many(full: Full) -> Problem {
@@ -184,29 +208,35 @@ impl<E: Into<Stop>> From<E> for Refused {
     }
 }
 
+/// Begins where the reader is, or at the moment that it asks for. Gives the answer instead, when that does not come in time.
 async fn begin(
     ask: &Ask<'_>,
     live: &Live,
     wish: &Wish,
     readable: &Arc<Readable>,
     place: &mut Option<Place>,
-) -> Result<Begun, Refused> {
+) -> Result<Result<Begun, Response>, Refused> {
     let models = ask.shared.catalog.models();
     let asked = checked(ask, readable, &models)?;
     live::check(&asked.plan)?;
     let readers = &ask.shared.sessions;
-    let (realm, at, first) = match (&wish.id, wish.manner) {
-        (Some(id), _) => {
-            let (realm, at) = known(readable, id)?;
-            (realm, at, None)
-        }
-        (None, Manner::Changes) => {
-            let (realm, at) = present(live, readable).await?;
-            (realm, at, None)
-        }
-        (None, Manner::Rows | Manner::Poll) => {
-            let (realm, at, first) = rows(ask, live, readable, &asked).await?;
-            (realm, at, Some(first))
+    let Start {
+        realm,
+        at,
+        first,
+        is_stale,
+    } = match &wish.id {
+        // Whatever has come since is told from here on.
+        Some(id) => known(readable, id)?,
+        None => {
+            let wanted = match ask.wait(readable, &asked.request).await? {
+                Ok(wanted) => wanted,
+                Err(too_late) => return Ok(Err(too_late)),
+            };
+            match wish.manner {
+                Manner::Changes => present(live, readable, &wanted).await?,
+                Manner::Rows | Manner::Poll => rows(ask, live, readable, &asked, &wanted).await?,
+            }
         }
     };
     let question = Question {
@@ -217,7 +247,7 @@ async fn begin(
         return Err(Failure::Gone.into());
     };
     let most = ask.shared.limits.wait;
-    Ok(Begun {
+    Ok(Ok(Begun {
         subscription: Subscription::new(
             live.hub.clone(),
             place,
@@ -228,7 +258,8 @@ async fn begin(
         ),
         first,
         wait: asked.request.wait.unwrap_or(POLL).min(most),
-    })
+        is_stale,
+    }))
 }
 
 /// What can be followed: rows as they are, whichever there are.
@@ -241,7 +272,7 @@ fn checked<'m>(
         .map_err(Problem::from)?
         .is_some()
     {
-        return Err(unsupported("as_of", "the past does not change").into());
+        return Err(unsupported("as_of", "the past does not change", as_of::place()).into());
     }
     let asked = ask.checked(readable, models)?;
     let request = &asked.request;
@@ -250,65 +281,89 @@ fn checked<'m>(
             ask.range.is_some() || request.limit.is_some() || request.offset > 0,
             "limit, offset and Range",
             "what lies beyond a page cannot be told from what entered or left it",
+            match (ask.range, request.limit) {
+                (Some(_), _) => query::Place::Header("Range"),
+                (None, Some(_)) => query::Place::of("limit", 1),
+                (None, None) => query::Place::of("offset", 1),
+            },
         ),
         (
             request.cursor.is_some(),
             "cursor",
             "what lies beyond a page cannot be told from what entered or left it",
-        ),
-        (
-            request.min_position.is_some(),
-            "min_position",
-            "every event has its position",
+            query::Place::of("cursor", 1),
         ),
         (
             !asked.plan.embeds.is_empty(),
             "an embedded read model",
             "its rows change by themselves: follow it on its own",
+            query::Place::of("select", 1),
         ),
         (
             asked.plan.is_grouped(),
             "functions over rows",
             "one changed row changes a group",
+            query::Place::of("select", 1),
         ),
         (
             ask.format.lines == Lines::Csv,
             "text/csv",
             "events are JSON",
+            query::Place::Header("Accept"),
         ),
     ];
     match refused.into_iter().find(|(is_asked, ..)| *is_asked) {
-        Some((_, what, why)) => Err(unsupported(what, why).into()),
+        Some((_, what, why, place)) => Err(unsupported(what, why, place).into()),
         None => Ok(asked),
     }
 }
 
-fn unsupported(what: &str, why: &str) -> Problem {
-    Problem::bad_request(
-        "unsupported_parameter",
-        format!("{what} cannot be had live: {why}"),
-    )
-    .with_hint("filters, select and order can")
+fn unsupported(what: &str, why: &str, place: query::Place) -> Problem {
+    let message = format!("{what} cannot be had live: {why}");
+    let hint = "filters, select and order can";
+    Refusal::new("unsupported_parameter", message, hint)
+        .at(&place)
+        .into()
+}
+
+/// Where a subscription begins.
+struct Start {
+    realm: Realm,
+    /// The revision.
+    at: i64,
+    first: Option<Event>,
+    is_stale: bool,
 }
 
 /// From where a reader goes on.
-fn known(readable: &Readable, id: &str) -> Result<(Realm, i64), Refused> {
+fn known(readable: &Readable, id: &str) -> Result<Start, Refused> {
     let (realm, at) = Realm::read(id).ok_or(Refused::Ended(Reason::UnknownId))?;
     if realm.generation > readable.generation {
         return Err(Refused::Ahead);
     }
     match realm.generation == readable.generation {
-        true => Ok((realm, at)),
+        true => Ok(Start {
+            realm,
+            at,
+            first: None,
+            is_stale: false,
+        }),
         false => Err(Refused::Ended(Reason::Generation)),
     }
 }
 
 /// Where the read model is at present.
-async fn present(live: &Live, readable: &Readable) -> Result<(Realm, i64), Refused> {
+async fn present(live: &Live, readable: &Readable, wanted: &Wanted) -> Result<Start, Refused> {
     let page = live.hub.present(&readable.model.name).await?;
     let page = page.filter(|page| page.generation == readable.generation);
+    let page = page.filter(|page| !wanted.is_taken_back(page.position));
     let page = page.ok_or(Failure::Gone)?;
-    Ok((realm(page.incarnation, readable)?, page.revision))
+    Ok(Start {
+        realm: realm(page.incarnation, readable)?,
+        at: page.revision,
+        first: None,
+        is_stale: wanted.is_late,
+    })
 }
 
 fn realm(incarnation: Option<String>, readable: &Readable) -> Result<Realm, Problem> {
@@ -326,7 +381,8 @@ async fn rows(
     live: &Live,
     readable: &Readable,
     asked: &Asked<'_>,
-) -> Result<(Realm, i64, Event), Refused> {
+    wanted: &Wanted,
+) -> Result<Start, Refused> {
     let shape = Shape {
         lines: Lines::Json,
         count: Some(Count::Exact),
@@ -351,9 +407,13 @@ async fn rows(
         )
         .into());
     }
+    let fresh = answer.freshness;
+    if wanted.is_taken_back(fresh.position) {
+        return Err(Failure::Gone.into());
+    }
     // Rows that a crash could take back are told no more than changes.
     live.hub.flushed().await?;
-    let fresh = answer.freshness;
+    let is_stale = ask.is_stale(readable, &fresh, wanted).await;
     let realm = realm(fresh.incarnation, readable)?;
     let data = format!(
         "{{\"position\":{},\"revision\":{},\"rows\":{}}}",
@@ -362,7 +422,12 @@ async fn rows(
         String::from_utf8_lossy(&answer.page.body)
     );
     let event = feed::frame("rows", &realm.id(fresh.revision), fresh.revision, &data);
-    Ok((realm, fresh.revision, event))
+    Ok(Start {
+        realm,
+        at: fresh.revision,
+        first: Some(event),
+        is_stale,
+    })
 }
 
 /// The event after which nothing comes.

@@ -6,10 +6,10 @@ use serde_json::json;
 use std::sync::Arc;
 
 use super::{Ask, Problem, Stop};
-use crate::query::Failure;
-use crate::query::as_of::AsOf;
+use crate::query::as_of::{self, AsOf};
 use crate::query::catalog::Readable;
 use crate::query::past::{Candidate, Past, past};
+use crate::query::{Failure, Refusal};
 
 /// Answers from the generation at that point; when it is gone in that moment, from another one, if there is one.
 pub(super) async fn respond(ask: &Ask<'_>, as_of: &AsOf) -> Response {
@@ -42,7 +42,9 @@ impl Ask<'_> {
             && *time > past.now
         {
             let message = format!("{text} lies in the future");
-            return Err(Problem::bad_request("invalid_as_of", message).into());
+            let hint = "ask without as_of for the rows as they are now";
+            let refusal = Refusal::new("invalid_as_of", message, hint);
+            return Err(refusal.at(&as_of::place()).into());
         }
         let found = self.find(&past, as_of).await?;
         let found = found.ok_or_else(|| missing(&past.projection, as_of))?;

@@ -3,7 +3,8 @@
 use axum::http::{HeaderMap, HeaderName};
 
 use super::Problem;
-use crate::query::sql;
+use super::errors::told;
+use crate::query::{Place, sql};
 
 /// What a reader would like. The first of several that contradict each other counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -126,6 +127,7 @@ fn refused(unknown: &[&str]) -> Problem {
     )
     .with_details(format!("Invalid preferences: {}", shown.join(", ")).into())
     .with_hint("leave them out, or leave handling=strict out")
+    .with_place(told(&Place::Header("Prefer")))
 }
 
 #[cfg(test)]

@@ -120,6 +120,7 @@ fn nothing(details: &str) -> Problem {
         "Requested range not satisfiable",
     )
     .with_details(details.into())
+    .with_hint("ask for rows that there are: Range: 0-9, or limit=10&offset=0")
 }
 
 /// Says where the next page is. `limit` is how many rows a page has, if the query itself does not say it.

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use super::headers::Answered;
 use super::{Ask, Problem, Stop};
-use crate::query::Freshness;
 use crate::query::board::{Goal, NoWait, Since};
 use crate::query::catalog::{Readable, Standing};
 use crate::query::parse::Request;
+use crate::query::{Freshness, Place, Refusal};
 
 /// The header in which a client sends back the highest position that it has seen.
 const MIN_POSITION: &str = "gobo-min-position";
@@ -42,6 +42,11 @@ impl Wanted {
             is_late: false,
             fresh: None,
         }
+    }
+
+    /// Whether a crash of the database has taken back what was waited for, if rows are at this position now.
+    pub(super) fn is_taken_back(&self, position: i64) -> bool {
+        !self.is_late && self.goal.position > Some(position)
     }
 }
 
@@ -117,16 +122,25 @@ impl Ask<'_> {
         fresh: &Freshness,
         wanted: &Wanted,
     ) -> Answered {
-        let Wanted { goal, asked, .. } = *wanted;
-        let mut answered = Answered::new(live, fresh, goal.position).await;
-        // It may have arrived after the wait and before the rows were read.
-        let board = &self.shared.board;
-        let is_stale = wanted.is_late && !board.is_reached(live, fresh, goal, asked).await;
+        let mut answered = Answered::new(live, fresh, wanted.goal.position).await;
+        let is_stale = self.is_stale(live, fresh, wanted).await;
         answered.applied(&self.preferences, is_stale);
         if let Some(profile) = self.profile {
             answered.set("content-profile", profile);
         }
         answered
+    }
+
+    /// Whether rows that are so fresh are older than was asked for.
+    pub(super) async fn is_stale(
+        &self,
+        live: &Readable,
+        fresh: &Freshness,
+        wanted: &Wanted,
+    ) -> bool {
+        let Wanted { goal, asked, .. } = *wanted;
+        // It may have arrived after the wait and before the rows were read.
+        wanted.is_late && !self.shared.board.is_reached(live, fresh, goal, asked).await
     }
 
     /// What the parameters ask for, and the header.
@@ -152,11 +166,13 @@ impl Ask<'_> {
             .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
         match digits.and_then(|digits| digits.parse().ok()) {
             Some(position) => Ok(Some(position)),
-            None => Err(Problem::bad_request(
+            None => Err(Refusal::new(
                 "invalid_min_position",
                 "the header Gobo-Min-Position is not a whole number that is 0 or more",
+                "send back the highest Gobo-Position that was received",
             )
-            .with_hint("send back the highest Gobo-Position that was received")),
+            .at(&Place::Header("Gobo-Min-Position"))
+            .into()),
         }
     }
 

@@ -9,16 +9,27 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-/// Fails when bytes could not be handed to the client for longer than `patience`: else one that stops reading in the
-/// middle of an answer would keep the answer's memory and its place among the connections for ever.
+/// What a client must take of an answer within its patience, if there is so much.
+const LEAST: usize = 64 << 10;
+
+/// Fails when a client has not taken [`LEAST`] bytes of what waits for it within `patience`, nor all of it: else one that
+/// stops reading in the middle of an answer, or nearly so, would keep the answer's memory and its place among the
+/// connections for as long as it likes.
 ///
-/// The clock runs only while something waits to be written, and every byte taken stops it. An answer that has nothing to
-/// say for a while is not affected, so streams of server-sent events stay open as long as their heartbeats are taken.
+/// The clock runs only while something waits to be written. An answer that has nothing to say for a while is not
+/// affected, so streams of server-sent events stay open as long as their heartbeats are taken.
 pub(super) struct Patient {
     stream: TcpStream,
     patience: Duration,
-    /// When the patience ends, while a write waits.
-    waiting: Option<Pin<Box<Sleep>>>,
+    waiting: Option<Waiting>,
+}
+
+/// There is more to write than the client takes.
+struct Waiting {
+    /// When the patience ends.
+    until: Pin<Box<Sleep>>,
+    /// What the client has taken meanwhile.
+    taken: usize,
 }
 
 impl Patient {
@@ -31,20 +42,24 @@ impl Patient {
     }
 
     /// What becomes of a write: its outcome, or the end when it has waited for too long.
-    fn outcome<T>(
+    fn outcome(
         &mut self,
         context: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.waiting = None;
-            return written;
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = written {
+            if let (Some(waiting), Ok(bytes)) = (&mut self.waiting, &written) {
+                waiting.taken += bytes;
+            }
+            self.waiting.take_if(|waiting| waiting.taken >= LEAST);
+            return Poll::Ready(written);
         }
         let patience = self.patience;
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + patience)));
-        ready!(waiting.as_mut().poll(context));
+        let waiting = self.waiting.get_or_insert_with(|| Waiting {
+            until: Box::pin(tokio::time::sleep_until(Instant::now() + patience)),
+            taken: 0,
+        });
+        ready!(waiting.until.as_mut().poll(context));
         // What the system has buffered would wait for the client as well: it is thrown away.
         let _ = self.stream.set_zero_linger();
         Poll::Ready(Err(io::Error::new(
@@ -88,7 +103,8 @@ impl AsyncWrite for Patient {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket has no buffer of its own to be flushed: this is no sign that the client reads.
+        // Nothing waits any more: it is asked for when all has been written.
+        self.waiting = None;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -4,11 +4,12 @@ use axum::body::{Body, Bytes};
 use axum::routing::get;
 use futures_util::stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::api::guard::{self, Guard};
+use crate::api::problem::Problem;
 use crate::shutdown::{self, Trigger};
 
 /// Short, so that the tests are, of clients that stop for good or never do.
@@ -93,6 +94,32 @@ async fn a_client_that_stops_reading_loses_its_connection_and_its_place() {
 }
 
 #[tokio::test]
+async fn a_client_that_takes_next_to_nothing_at_a_time_loses_its_connection() {
+    let running = Running::start(router(), 1).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    // Else the system takes more than the client does.
+    socket.set_recv_buffer_size(2_048).unwrap();
+    let mut client = socket.connect(running.address).await.unwrap();
+    client
+        .write_all(b"GET /big HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    let mut pace = tokio::time::interval(PATIENCE / 8);
+    let mut part = [0; 512];
+    let mut length = 0;
+    let end = loop {
+        pace.tick().await;
+        match client.read(&mut part).await {
+            Ok(read) => length += read,
+            Err(error) => break error,
+        }
+        assert!(length < BIG / 1_024, "it goes on");
+    };
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+    running.end().await;
+}
+
+#[tokio::test]
 async fn a_client_that_reads_slowly_but_steadily_gets_everything() {
     // No single wait comes near it, whatever the machine; all of them take twice as long.
     let patience = Duration::from_secs(4);
@@ -148,6 +175,62 @@ async fn a_handler_that_panics_is_answered_with_a_problem_and_harms_nobody_else(
     let answer = text(running.ask("/small").await).await;
     assert!(answer.ends_with("\r\n\r\nsmall"), "{answer}");
     running.end().await;
+}
+
+#[tokio::test]
+async fn what_stops_a_request_before_its_room_answers_is_told_to_readers_as_postgrest_tells_it() {
+    async fn broken() -> &'static str {
+        panic!("on purpose")
+    }
+    let minute = Duration::from_secs(60);
+    for (requests, timeout, path, status, code, reason) in [
+        (0, minute, "small", 503, "PGRST000", "unavailable"),
+        (1, PATIENCE, "never", 503, "PGRST000", "unavailable"),
+        (1, minute, "broken", 500, "XX000", "internal"),
+        (1, minute, "%00", 400, "bad_request", "bad_request"),
+        (
+            1,
+            minute,
+            "none/at/all",
+            404,
+            "no_such_path",
+            "no_such_path",
+        ),
+    ] {
+        let guard = Guard::new(crate::access::Access::open(), true, requests, timeout);
+        let room = Router::new()
+            .route("/small", get(async || "small"))
+            .route("/never", get(std::future::pending::<&str>))
+            .route("/broken", get(broken))
+            .fallback(async || Problem::not_found("no_such_path", "there is nothing"));
+        let router = Router::new().nest("/read", room.clone()).nest("/x", room);
+        let running = Running::start(guard::guarded(router, Arc::new(guard)), 1).await;
+        let problem = async |room: &str| {
+            let answer = text(running.ask(&format!("/{room}/{path}")).await).await;
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            serde_json::from_str::<serde_json::Value>(body).unwrap()
+        };
+        let told = problem("read").await;
+        assert_eq!(
+            (&told["code"], &told["reason"]),
+            (&code.into(), &reason.into())
+        );
+        for member in ["message", "details", "hint"] {
+            let value = told.get(member);
+            assert!(
+                value.is_some_and(|value| value.is_string() || value.is_null()),
+                "{member} in {told}"
+            );
+        }
+        // Others know no such words.
+        let other = problem("x").await;
+        assert_eq!(
+            (&other["code"], other.get("reason")),
+            (&reason.into(), None)
+        );
+        running.end().await;
+    }
 }
 
 #[tokio::test]

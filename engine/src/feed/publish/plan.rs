@@ -55,7 +55,7 @@ pub(super) fn step(last: Id, told: i64, page: &Page) -> Step {
     if told > page.revision || last.revision > page.revision {
         return Step::Anew;
     }
-    let (mut entries, mut told) = (Vec::new(), told);
+    let (mut entries, mut told): (Vec<Entry>, i64) = (Vec::new(), told);
     for commit in &page.commits {
         // A promotion has come after it: what it changed is read anew.
         if commit.generation != page.generation {
@@ -67,7 +67,8 @@ pub(super) fn step(last: Id, told: i64, page: &Page) -> Step {
         if commit.previous > told {
             entries.push(refetch(commit.previous, page, commit.position, Why::Hole));
         }
-        match tell(commit) {
+        let before = entries.last().map_or(last, |entry| entry.id);
+        match tell(commit, before.revision) {
             Some(changes) => entries.extend(changes),
             None => entries.push(refetch(
                 commit.revision,
@@ -96,8 +97,9 @@ pub(super) fn step(last: Id, told: i64, page: &Page) -> Step {
     }
 }
 
-/// The entries of a commit; `None` when it does not tell what it changed.
-fn tell(commit: &Commit) -> Option<Vec<Entry>> {
+/// The entries of a commit; `None` when it does not tell what it changed. They name the revision of the entry before them, not
+/// the commit's own: there is nothing to be told of one that changed no row, and nobody is to look for it.
+fn tell(commit: &Commit, before: i64) -> Option<Vec<Entry>> {
     let changes: Vec<Change<'_>> = serde_json::from_str(commit.changes.as_deref()?).ok()?;
     let count = changes.len();
     let entries = (1..).zip(changes).map(|(index, change)| {
@@ -111,7 +113,7 @@ fn tell(commit: &Commit) -> Option<Vec<Entry>> {
         fields.extend([
             ("position", commit.position.to_string()),
             ("revision", commit.revision.to_string()),
-            ("previous", commit.previous.to_string()),
+            ("previous", before.to_string()),
             ("count", count.to_string()),
         ]);
         Entry {
@@ -275,7 +277,19 @@ mod tests {
             changes: Some("[]".into()),
             ..commit(5, 6, 1)
         };
-        check(5, page(6, vec![empty]), "", 6);
+        check(5, page(6, vec![empty.clone()]), "", 6);
+        let commits = vec![empty, commit(6, 7, 1), commit(7, 8, 1)];
+        let last = Id {
+            revision: 5,
+            index: 1,
+        };
+        let Step::Append(entries, 8) = step(last, 5, &page(8, commits)) else {
+            panic!("nothing is told");
+        };
+        let previous = entries.iter().flat_map(|entry| &entry.fields);
+        let previous = previous.filter(|(field, _)| *field == "previous");
+        let previous: Vec<&str> = previous.map(|(_, value)| value.as_str()).collect();
+        assert_eq!(previous, ["5", "5", "7", "7"]);
     }
 
     #[test]

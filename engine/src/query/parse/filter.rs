@@ -10,7 +10,14 @@
 //! ```
 
 use super::name::{self, Name, Path};
-use super::{LOGIC, Limits, Parameter, Place, Refusal, Scanner, scanner};
+use super::{Form, LOGIC, Limits, Parameter, Place, Refusal, Scanner, scanner};
+
+/// A condition, or a group of them.
+pub(super) const FORM: Form = Form {
+    code: "invalid_filter",
+    hint: "a filter is written price=gt.100, id=in.(1,2) or name=is.null, and a group of them \
+           or=(price.gt.100,not.and(id.gte.1,id.lte.9)); in parentheses, a value with , ( ) or \" stands in double quotes",
+};
 
 /// A condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,7 +185,7 @@ impl<'a> Filters<'a> {
         budget: &'a mut usize,
     ) -> Self {
         Self {
-            scanner: scanner(parameter, "invalid_filter"),
+            scanner: scanner(parameter, FORM),
             limits,
             budget,
         }
@@ -222,7 +229,8 @@ impl<'a> Filters<'a> {
             let limit = self.limits.depth;
             return Err(self
                 .scanner
-                .refuse(format!("conditions are nested deeper than {limit}")));
+                .refuse(format!("conditions are nested deeper than {limit}"))
+                .hint("groups of one kind need no nesting: and(a,and(b,c)) is and(a,b,c)"));
         }
         self.scanner.expect_spaced("(")?;
         let mut filters = vec![self.condition(depth)?];
@@ -252,6 +260,7 @@ impl<'a> Filters<'a> {
             Refusal::new(
                 "query_too_large",
                 format!("the query has more than {limit} conditions"),
+                "ask for several values of a column by one condition, id=in.(1,2,3), or in several queries",
             )
             .at(&self.scanner.place())
         })?;
@@ -370,6 +379,7 @@ impl<'a> Filters<'a> {
                 return Err(Refusal::new(
                     "query_too_large",
                     format!("a list has more than {} values", self.limits.list),
+                    "ask for the rest in another query; or for a range: id=gte.1&id=lte.5000",
                 )
                 .at(&self.scanner.place()));
             }
@@ -402,8 +412,8 @@ impl<'a> Filters<'a> {
                 Refusal::new(
                     "invalid_filter",
                     format!("a column cannot be tested with is.{shown}"),
+                    "is takes null, not_null, true, false or unknown",
                 )
-                .hint("is takes null, not_null, true, false or unknown")
                 .at(&place)
             })
     }
@@ -463,25 +473,22 @@ fn unknown_operator(word: &str, column: &str, place: &Place) -> Refusal {
         return Refusal::new(
             "unknown_operator",
             format!("{word} compares ranges, and no column of a read model is one"),
+            "compare two columns, the ends of the range, with gte, lt and their like",
         )
-        .hint("compare two columns, the ends of the range, with gte, lt and their like")
         .at(place);
     }
-    let shown: String = word.chars().take(40).collect();
-    let refusal = Refusal::new(
-        "unknown_operator",
-        format!("there is no operator \"{shown}\""),
-    )
-    .at(place);
     let names: Vec<&str> = known.collect();
-    match crate::query::nearest(word, names.iter().copied()) {
-        Some(near) if word.len() > 1 => refusal.hint(format!("did you mean \"{near}\"?")),
+    let hint = match crate::query::nearest(word, names.iter().copied()) {
+        Some(near) if word.len() > 1 => format!("did you mean \"{near}\"?"),
         _ => {
             let column: String = column.chars().take(80).collect();
-            refusal.hint(format!(
+            format!(
                 "write a filter as {column}=eq.value; the operators are {}, each also with not. before it",
                 names.join(", ")
-            ))
+            )
         }
-    }
+    };
+    let shown: String = word.chars().take(40).collect();
+    let message = format!("there is no operator \"{shown}\"");
+    Refusal::new("unknown_operator", message, hint).at(place)
 }

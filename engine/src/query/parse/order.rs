@@ -6,7 +6,13 @@
 //! ```
 
 use super::name::{self, Name, Path};
-use super::{Limits, Refusal, Scanner};
+use super::{Form, Limits, Refusal, Scanner};
+
+/// The whole of it.
+pub(super) const FORM: Form = Form {
+    code: "invalid_order",
+    hint: "an order is written order=name,price.desc,rating.desc.nullslast,details->>lang,author(name).asc",
+};
 
 /// One element of `order`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +54,7 @@ pub(super) fn read(scanner: &mut Scanner<'_>, limits: &Limits) -> Result<Vec<Ter
             return Err(Refusal::new(
                 "query_too_large",
                 format!("more than {limit} columns to sort by"),
+                "name each column once; rows that are equal in those are sorted by the key",
             )
             .at(&scanner.place()));
         }
@@ -85,9 +92,12 @@ fn term(scanner: &mut Scanner<'_>) -> Result<Term, Refusal> {
             "nullsfirst" if term.nulls.is_none() => term.nulls = Some(Nulls::First),
             "nullslast" if term.nulls.is_none() => term.nulls = Some(Nulls::Last),
             _ => {
-                return Err(Refusal::new("invalid_order", "this is no way to sort")
-                    .hint("write column.asc or column.desc, and then .nullsfirst or .nullslast")
-                    .at(&place));
+                return Err(Refusal::new(
+                    FORM.code,
+                    "this is no way to sort",
+                    "write column.asc or column.desc, and then .nullsfirst or .nullslast",
+                )
+                .at(&place));
             }
         }
     }

@@ -9,8 +9,15 @@
 //! ```
 
 use super::name::{self, Name, Path};
-use super::{Limits, Place, Refusal, Scanner};
+use super::{Form, Limits, Place, Refusal, Scanner};
 use crate::query::nearest;
+
+/// The whole of it.
+pub(super) const FORM: Form = Form {
+    code: "invalid_select",
+    hint: "a select is written select=id,title:name,details->>lang,price::text,price.sum(),author(name); \
+           a name with reserved characters stands in double quotes",
+};
 
 /// One element of `select`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,9 +153,12 @@ impl Reader<'_, '_> {
         if depth > self.limits.embed_depth {
             let limit = self.limits.embed_depth;
             let message = format!("relations are nested deeper than {limit}");
-            return Err(Refusal::new("query_too_large", message)
-                .hint("ask for the innermost rows in a query of their own")
-                .at(&self.scanner.place()));
+            return Err(Refusal::new(
+                "query_too_large",
+                message,
+                "ask for the innermost rows in a query of their own",
+            )
+            .at(&self.scanner.place()));
         }
         self.scanner.skip_blanks();
         let mut selected = Vec::new();
@@ -161,6 +171,7 @@ impl Reader<'_, '_> {
                 Refusal::new(
                     "query_too_large",
                     format!("the query selects more than {limit} values"),
+                    "leave select out for all columns, or ask for the others in another query",
                 )
                 .at(&self.scanner.place())
             })?;
@@ -258,24 +269,21 @@ impl Reader<'_, '_> {
                 self.scanner.skip_blanks();
                 Ok(function)
             }
-            Some(function) => Err(Refusal::new(
-                "invalid_select",
-                format!("a function has parentheses: {}()", function.name()),
-            )
-            .at(&place)),
+            Some(function) => {
+                let name = function.name();
+                let message = format!("a function has parentheses: {name}()");
+                let hint = format!("write column.{name}()");
+                Err(Refusal::new(FORM.code, message, hint).at(&place))
+            }
             None => {
                 let shown: String = word.chars().take(40).collect();
-                let refusal = Refusal::new(
-                    "unknown_function",
-                    format!("there is no function \"{shown}\" over rows"),
-                );
                 let near = nearest(word, FUNCTIONS.map(Function::name));
-                Err(refusal
-                    .at(&place)
-                    .hint(match near.filter(|_| word.len() > 1) {
-                        Some(near) => format!("did you mean \"{near}()\"?"),
-                        None => "the functions are count(), sum(), avg(), min() and max()".into(),
-                    }))
+                let hint = match near.filter(|_| word.len() > 1) {
+                    Some(near) => format!("did you mean \"{near}()\"?"),
+                    None => "the functions are count(), sum(), avg(), min() and max()".into(),
+                };
+                let message = format!("there is no function \"{shown}\" over rows");
+                Err(Refusal::new("unknown_function", message, hint).at(&place))
             }
         }
     }
@@ -301,8 +309,9 @@ impl Reader<'_, '_> {
             };
             if is_second {
                 return Err(Refusal::new(
-                    "invalid_select",
+                    FORM.code,
                     "a relation has one hint and one join at most",
+                    "write relation!hint!inner(columns), where the hint names a reference or its column",
                 )
                 .at(&name.place));
             }

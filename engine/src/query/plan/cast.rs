@@ -51,14 +51,12 @@ pub(super) fn find(name: &Name) -> Result<ColumnType, Refusal> {
         let shown: String = name.text.chars().take(40).collect();
         let names = || ALL.map(Scalar::name).into_iter();
         let known = names().chain(SYNONYMS.map(|entry| entry.0));
-        let refusal = Refusal::new(
-            "unknown_type",
-            format!("there is no type \"{shown}\" to cast to"),
-        );
-        refusal.at(&name.place).hint(match nearest(base, known) {
+        let hint = match nearest(base, known) {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("the types are {}", names().collect::<Vec<_>>().join(", ")),
-        })
+        };
+        let message = format!("there is no type \"{shown}\" to cast to");
+        Refusal::new("unknown_type", message, hint).at(&name.place)
     })
 }
 

@@ -251,8 +251,8 @@ fn meets(
     Err(Refusal::new(
         "unfit_operator",
         format!("{what} has type {kind}, on which {operator} does not work"),
+        hint,
     )
-    .hint(hint)
     .at(place))
 }
 
@@ -272,6 +272,7 @@ fn bounded(literal: &Literal, limits: &Limits) -> Result<(), Refusal> {
         false => Err(Refusal::new(
             "query_too_large",
             format!("a pattern has more than {} characters", limits.pattern),
+            "ask for a part of it that few rows have; a long text as a whole is compared with eq",
         )
         .at(&literal.place)),
     }
@@ -292,8 +293,8 @@ fn complete(comparator: Comparator, text: &str, literal: &Literal) -> Result<(),
         Comparator::Like | Comparator::Ilike if escapes % 2 == 1 => Err(Refusal::new(
             "invalid_value",
             "the pattern ends with a backslash that escapes nothing",
+            "write a backslash itself as two",
         )
-        .hint("write a backslash itself as two")
         .at(&literal.place)),
         _ => Ok(()),
     }
@@ -318,8 +319,8 @@ fn each(
         return Err(Refusal::new(
             "unfit_operator",
             format!("{what} has type {kind}: it cannot be compared with the elements of an array"),
+            "leave any or all out, or use cs, cd or ov",
         )
-        .hint("leave any or all out, or use cs, cd or ov")
         .at(&literal.place));
     };
     if needs == Needs::Text {
@@ -349,6 +350,7 @@ fn few(count: usize, literal: &Literal, limits: &Limits) -> Result<(), Refusal> 
         false => Err(Refusal::new(
             "query_too_large",
             format!("an array has more than {} elements", limits.list),
+            "ask for the other elements in another query",
         )
         .at(&literal.place)),
     }
@@ -380,9 +382,7 @@ fn misfits(left: &Expression<'_>, literal: &Literal, kind: &str, misfit: value::
     if shown.eq_ignore_ascii_case("null") {
         message.push_str("; NULL is tested with is.null");
     }
-    Refusal::new("invalid_value", message)
-        .hint(misfit.0)
-        .at(&literal.place)
+    Refusal::new("invalid_value", message, misfit.0).at(&literal.place)
 }
 
 fn is(left: &Expression<'_>, keyword: Keyword, place: &Place) -> Result<Keyword, Refusal> {
@@ -391,8 +391,8 @@ fn is(left: &Expression<'_>, keyword: Keyword, place: &Place) -> Result<Keyword,
         return Err(Refusal::new(
             "unfit_operator",
             format!("{} has type {}, not bool", described(left), left.kind()),
+            "only null and not_null can be tested for",
         )
-        .hint("only null and not_null can be tested for")
         .at(place));
     }
     Ok(keyword)
@@ -402,14 +402,11 @@ fn configuration(name: &Name) -> Result<&'static str, Refusal> {
     let found = CONFIGURATIONS.into_iter().find(|known| *known == name.text);
     found.ok_or_else(|| {
         let shown: String = name.text.chars().take(40).collect();
-        let refusal = Refusal::new(
-            "unknown_configuration",
-            format!("there is no text search configuration \"{shown}\""),
-        )
-        .at(&name.place);
-        refusal.hint(match nearest(&name.text, CONFIGURATIONS) {
+        let message = format!("there is no text search configuration \"{shown}\"");
+        let hint = match nearest(&name.text, CONFIGURATIONS) {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("the configurations are {}", CONFIGURATIONS.join(", ")),
-        })
+        };
+        Refusal::new("unknown_configuration", message, hint).at(&name.place)
     })
 }

@@ -93,8 +93,8 @@ impl<'m> Embeds<'m> {
             false => Err(Refusal::new(
                 "query_too_large",
                 format!("embeds are tested more than {} times", self.most_tests),
+                "each test of an embed repeats those within it: leave out what is asked twice",
             )
-            .hint("each test of an embed repeats those within it: leave out what is asked twice")
             .at(place)),
         }
     }
@@ -128,9 +128,7 @@ impl<'m> Embeds<'m> {
             None => Ok(()),
             Some(embed) => Err(Refusal::new(
                 "query_too_large",
-                format!("there could be more than {most} rows of \"{}\" and the embeds within it", embed.name),
-            )
-            .hint(format!(
+                format!("there could be more than {most} rows of \"{}\" and the embeds within it", embed.name), format!(
                 "give limits whose product is smaller: {0}.limit, and so on for the embeds within it",
                 embed.name
             ))
@@ -207,9 +205,12 @@ fn embedded<'m>(
             "a row has several \"{}\", whose columns cannot become its own",
             embed.relation.text
         );
-        return Err(Refusal::new("not_supported", message)
-            .hint("leave the three dots out: it becomes an array")
-            .at(&embed.relation.place));
+        return Err(Refusal::new(
+            "not_supported",
+            message,
+            "leave the three dots out: it becomes an array",
+        )
+        .at(&embed.relation.place));
     }
     let target = &relation.target.model;
     let mut inner = Request {
@@ -229,7 +230,9 @@ fn embedded<'m>(
     let plan = super::rows(target, around, &inner, limits)?;
     if plan.is_grouped() && is_one {
         let message = "functions over rows are not for a single row";
-        return Err(Refusal::new("not_supported", message).at(&embed.relation.place));
+        let hint =
+            "select its columns instead, or ask for the function in a query of that read model";
+        return Err(Refusal::new("not_supported", message, hint).at(&embed.relation.place));
     }
     Ok(Embedded {
         name,
@@ -279,10 +282,8 @@ fn not_embedded(name: &Name) -> Refusal {
     Refusal::new(
         "not_embedded",
         format!("'{shown}' is not an embedded resource in this request"),
+        format!("Verify that '{shown}' is included in the 'select' query parameter."),
     )
-    .hint(format!(
-        "Verify that '{shown}' is included in the 'select' query parameter."
-    ))
     .at(&name.place)
 }
 
@@ -309,8 +310,8 @@ fn bad_test(name: &str, place: &Place) -> Refusal {
     Refusal::new(
         "invalid_embed_filter",
         format!("Bad operator on the '{shown}' embedded resource"),
+        "Only is null or not is null filters are allowed on embedded resources",
     )
-    .hint("Only is null or not is null filters are allowed on embedded resources")
     .at(place)
 }
 
@@ -329,13 +330,12 @@ pub(super) fn sorted<'m>(
         let refusal = Refusal::new(
             "related_order",
             format!("A related order on '{}' is not possible", embed.name),
-        );
-        return Err(refusal
-            .hint(format!(
+            format!(
                 "'{}' and '{}' do not form a many-to-one or one-to-one relationship",
                 model.name, embed.name
-            ))
-            .at(&relation.place));
+            ),
+        );
+        return Err(refusal.at(&relation.place));
     }
     let value = expression(embed.link.model, &term.path, limits)?;
     Ok((embeds.related(embed, &relation.place)?, value))

@@ -73,8 +73,8 @@ impl<'m> Expression<'m> {
             return Err(Refusal::new(
                 "invalid_cast",
                 format!("{self} has type {from}, which cannot be cast to {to}"),
+                cast::targets(from),
             )
-            .hint(cast::targets(from))
             .at(&name.place));
         }
         self.cast = Some(to);
@@ -98,6 +98,9 @@ impl fmt::Display for Expression<'_> {
 
 pub(super) const TEXT: ColumnType = ColumnType::Scalar(Scalar::Text);
 pub(super) const JSON: ColumnType = ColumnType::Scalar(Scalar::Json);
+
+/// Columns that a hint lists.
+const LISTED: usize = 30;
 
 const SYSTEM: [(&str, Scalar); 3] = [
     ("_position", Scalar::Int8),
@@ -128,23 +131,27 @@ pub(in crate::query) fn find<'m>(model: &'m ReadModel, name: &str) -> Option<Fie
     fields(model).find(|field| field.name == name)
 }
 
-pub(super) fn unknown(model: &ReadModel, name: &str, place: &Place) -> Refusal {
+/// The refusal of a name that is no column, and none of the `others` that could be meant.
+pub(super) fn unknown(model: &ReadModel, name: &str, place: &Place, others: &[&str]) -> Refusal {
+    let known = fields(model).map(|field| field.name);
+    let hint = match nearest(name, known.chain(others.iter().copied())) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => {
+            let columns: Vec<&str> = own(model).map(|field| field.name).take(LISTED).collect();
+            let more = match model.columns.len() > LISTED {
+                true => ", and more",
+                false => "",
+            };
+            format!("its columns are {}{more}", columns.join(", "))
+        }
+    };
     let shown: String = name.chars().take(80).collect();
-    Refusal::new(
-        "unknown_column",
-        format!("read model \"{}\" has no column \"{shown}\"", model.name),
-    )
-    .at(place)
+    let message = format!("read model \"{}\" has no column \"{shown}\"", model.name);
+    Refusal::new("unknown_column", message, hint).at(place)
 }
 
 pub(super) fn field<'m>(model: &'m ReadModel, name: &Name) -> Result<Field<'m>, Refusal> {
-    find(model, &name.text).ok_or_else(|| {
-        let refusal = unknown(model, &name.text, &name.place);
-        match nearest(&name.text, fields(model).map(|field| field.name)) {
-            Some(near) => refusal.hint(format!("did you mean \"{near}\"?")),
-            None => refusal,
-        }
-    })
+    find(model, &name.text).ok_or_else(|| unknown(model, &name.text, &name.place, &[]))
 }
 
 /// A column or a place in its JSON, looked up.
@@ -154,27 +161,34 @@ pub(super) fn expression<'m>(
     limits: &Limits,
 ) -> Result<Expression<'m>, Refusal> {
     let field = field(model, &path.name)?;
-    let refuse = |message: String| Refusal::new("invalid_path", message).at(&path.name.place);
+    let refuse = |message: String, hint: &str| {
+        Err(Refusal::new("invalid_path", message, hint).at(&path.name.place))
+    };
     if path.steps.len() > limits.depth {
         let limit = limits.depth;
-        return Err(refuse(format!("the path has more than {limit} steps")));
+        return refuse(
+            format!("the path has more than {limit} steps"),
+            "ask for a value further up, and take the rest of the way in the answer",
+        );
     }
     let has_members = matches!(
         field.kind,
         ColumnType::Array(_) | ColumnType::Scalar(Scalar::Json | Scalar::Jsonb)
     );
     if !path.steps.is_empty() && !has_members {
-        return Err(refuse(format!(
-            "column \"{}\" has type {}, in which a path finds nothing",
-            field.name, field.kind
-        ))
-        .hint("paths lead into columns of type json or jsonb, and into arrays"));
+        return refuse(
+            format!(
+                "column \"{}\" has type {}, in which a path finds nothing",
+                field.name, field.kind
+            ),
+            "paths lead into columns of type json or jsonb, and into arrays",
+        );
     }
     let last = path.steps.len().saturating_sub(1);
     if path.steps.iter().take(last).any(|step| step.as_text) {
-        return Err(
-            refuse("only the last step of a path can give a text".to_owned())
-                .hint("write data->a->>b: -> between the keys, ->> before the last one"),
+        return refuse(
+            "only the last step of a path can give a text".to_owned(),
+            "write data->a->>b: -> between the keys, ->> before the last one",
         );
     }
     Ok(Expression {

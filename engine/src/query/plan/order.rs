@@ -10,6 +10,10 @@ use crate::query::parse::{Direction, Nulls, Request, Term};
 use crate::query::{Limits, Refusal};
 use crate::read_model::ReadModel;
 
+/// What to do about a column that is named twice.
+const ONCE: &str =
+    "name it once: rows that are equal in it stay so when they are sorted by it again";
+
 /// One column of a complete order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sort<'m> {
@@ -119,8 +123,8 @@ fn of_rows<'m>(
             return Err(Refusal::new(
                 "invalid_order",
                 format!("{value} has type json, which has no order"),
+                "declare the column as jsonb, or sort by a text in it: data->>key",
             )
-            .hint("declare the column as jsonb, or sort by a text in it: data->>key")
             .at(&term.path.name.place));
         }
         let shown = value.to_string();
@@ -129,7 +133,7 @@ fn of_rows<'m>(
             Some(related) => By::Related(related, value),
         };
         if sort.iter().any(|sort| sort.by == by) {
-            return Err(twice("invalid_order", &shown, &term.path.name.place));
+            return Err(twice("invalid_order", &shown, &term.path.name.place, ONCE));
         }
         sort.push(Sort::new(by, term));
     }
@@ -186,27 +190,27 @@ fn of_groups<'m>(
         let named = |output: &Output<'_>| term.path.steps.is_empty() && output.name == *name;
         if let Some(relation) = &term.relation {
             let message = "groups of rows cannot be sorted by embedded rows";
-            return Err(Refusal::new("not_supported", message).at(&relation.place));
+            let hint = "sort by something that is selected, or by the name it is given there";
+            return Err(Refusal::new("not_supported", message, hint).at(&relation.place));
         }
-        let found = match by_value(model, term, &[], limits) {
-            Ok(value) => outputs
-                .iter()
-                .position(|output| output.source == Source::Value(value.clone()))
-                .or_else(|| outputs.iter().position(named))
-                .ok_or_else(|| {
-                    Refusal::new(
+        let found =
+            match by_value(model, term, &[], limits) {
+                Ok(value) => outputs
+                    .iter()
+                    .position(|output| output.source == Source::Value(value.clone()))
+                    .or_else(|| outputs.iter().position(named))
+                    .ok_or_else(|| {
+                        Refusal::new(
                         "invalid_order",
                         format!(
                             "groups of rows cannot be sorted by {value}, in which their rows differ"
-                        ),
-                    )
-                    .hint("sort by something that is selected, or by the name it is given there")
+                        ), "sort by something that is selected, or by the name it is given there")
                     .at(&term.path.name.place)
-                })?,
-            Err(refusal) => outputs.iter().position(named).ok_or(refusal)?,
-        };
+                    })?,
+                Err(refusal) => outputs.iter().position(named).ok_or(refusal)?,
+            };
         if sort.iter().any(|sort| sort.by == By::Output(found)) {
-            return Err(twice("invalid_order", name, &term.path.name.place));
+            return Err(twice("invalid_order", name, &term.path.name.place, ONCE));
         }
         sort.push(Sort::new(By::Output(found), term));
     }

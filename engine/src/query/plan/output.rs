@@ -115,8 +115,6 @@ impl<'m> Chosen<'m> {
             return Err(Refusal::new(
                 "not_supported",
                 "beside a function over rows there are no embedded rows",
-            )
-            .hint(
                 "ask for the functions of the embedded rows within the embed, or in another query",
             )
             .at(place));
@@ -137,8 +135,8 @@ impl<'m> Chosen<'m> {
 
     fn add(&mut self, output: Output<'m>, place: &Place) -> Result<(), Refusal> {
         if self.outputs.iter().any(|other| other.name == output.name) {
-            return Err(twice("invalid_select", &output.name, place)
-                .hint("give one of them another name: other:column"));
+            let hint = "give one of them another name: other:column";
+            return Err(twice("invalid_select", &output.name, place, hint));
         }
         if let Source::Value(value) = &output.source
             && self.is_grouped
@@ -146,9 +144,7 @@ impl<'m> Chosen<'m> {
         {
             return Err(Refusal::new(
                 "invalid_select",
-                format!("{value} has type json, by which rows cannot be grouped"),
-            )
-            .hint("beside a function over rows, the other values say what the groups are; cast it to jsonb or text")
+                format!("{value} has type json, by which rows cannot be grouped"), "beside a function over rows, the other values say what the groups are; cast it to jsonb or text")
             .at(place));
         }
         self.outputs.push(output);
@@ -218,9 +214,7 @@ fn aggregate<'m>(
                 let (name, kind) = (function.name(), expression.kind());
                 Refusal::new(
                     "unfit_function",
-                    format!("{expression} has type {kind}, on which {name}() does not work"),
-                )
-                .hint(match function {
+                    format!("{expression} has type {kind}, on which {name}() does not work"), match function {
                     Function::Sum | Function::Avg => {
                         "it works on numbers; cast it before the function: data->>a::numeric.sum()"
                     }
@@ -242,8 +236,8 @@ fn aggregate<'m>(
                         "{}() gives {kind} here, which cannot be cast to {to}",
                         function.name()
                     ),
+                    cast::targets(kind),
                 )
-                .hint(cast::targets(kind))
                 .at(&name.place));
             }
             Some(to)

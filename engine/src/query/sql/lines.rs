@@ -41,17 +41,15 @@ impl Lines {
         }
     }
 
-    /// All lines that fulfil `condition`, in the order in which they come, as one text.
+    /// An answer's text. `join` puts lines together, given a line and what comes between two of them; no lines are NULL.
     pub(super) fn body(
         self,
         columns: &[&str],
-        condition: &str,
         parameters: &mut Vec<Bound>,
+        join: impl FnOnce(&str, &str) -> String,
     ) -> String {
         if self != Lines::Csv {
-            return format!(
-                "'[' || coalesce(string_agg(line, ',') filter (where {condition}), '') || ']'"
-            );
+            return format!("'[' || coalesce({}, '') || ']'", join("line", ","));
         }
         // Names may be the reader's own words.
         parameters.push(Bound {
@@ -59,10 +57,8 @@ impl Lines {
             oid: TEXT,
             text: Some(head(columns)),
         });
-        format!(
-            "${} || coalesce(string_agg(E'\\n' || line, '') filter (where {condition}), '')",
-            parameters.len()
-        )
+        let lines = join("E'\\n' || line", "");
+        format!("${} || coalesce({lines}, '')", parameters.len())
     }
 }
 

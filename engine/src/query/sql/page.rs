@@ -9,15 +9,58 @@ use crate::read_model::quote;
 const ROW: &str = "t";
 
 impl Builder {
-    /// The lines of a page in their order: text, and the sort columns' values.
+    /// A page: how many rows it has, of how many bytes, all of them as one text, and the sort columns' values of the last one
+    /// if there are more. One row more is counted if there is one.
     pub(super) fn page(&mut self, plan: &Plan<'_>, target: Target<'_>, lines: Lines) -> String {
         let mut rows = self.matching(plan, target);
         if let Some(after) = &plan.after {
             let after = self.after(ROW, &plan.sort, after);
             rows.push_str(&format!(" and {after}"));
         }
-        // One more tells whether there is a next page.
-        self.lines_of(plan, ROW, &rows, plan.limit + 1, lines)
+        let found = self.lines_of(plan, ROW, &rows, plan.limit + 1, lines);
+        match plan.finds_one() {
+            true => self.only(plan, target, lines, &found),
+            false => self.all_of(plan, target, lines, &found),
+        }
+    }
+
+    /// The page with the only row there can be. Counting and putting together would take as long as finding it.
+    fn only(&mut self, plan: &Plan<'_>, target: Target<'_>, lines: Lines, found: &str) -> String {
+        let most = target.answer_bytes;
+        let body = lines.body(&plan.columns(), &mut self.parameters, |line, _| {
+            line.to_owned()
+        });
+        format!(
+            "
+  select (line is not null)::int::bigint as count,
+    coalesce(octet_length(line), 0)::bigint as bytes,
+    case when coalesce(octet_length(line), 0) <= {most}
+      then {body} end as body,
+    null::text[] as last
+  from (select) as once left join ({found}) as lines on true
+"
+        )
+    }
+
+    fn all_of(&mut self, plan: &Plan<'_>, target: Target<'_>, lines: Lines, found: &str) -> String {
+        let (limit, most) = (plan.limit, target.answer_bytes);
+        let body = lines.body(&plan.columns(), &mut self.parameters, |line, between| {
+            // Lines beyond are not even put together: what an answer may have at most is what the server needs for it at most.
+            format!(
+                "string_agg({line}, '{between}') filter (where n <= {limit} and upto <= {most})"
+            )
+        });
+        format!(
+            "
+  select count(*) as count,
+    coalesce(sum(octet_length(line)) filter (where n <= {limit}), 0)::bigint as bytes,
+    case when coalesce(sum(octet_length(line)) filter (where n <= {limit}), 0) <= {most}
+      then {body} end as body,
+    max(place) filter (where n = {limit}) as last
+  from (select line, place, row_number() over so_far as n, sum(octet_length(line)) over so_far as upto
+    from ({found}) as lines window so_far as (rows unbounded preceding)) as lines
+"
+        )
     }
 
     /// The lines of the rows that `rows`, a `from` and a `where`, finds under the table alias `t`, in their order, which
