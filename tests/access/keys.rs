@@ -27,15 +27,20 @@ fn refused_at_last(gobo: &Gobo, jwt: &str, reason: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_jwt_that_has_counted_counts_no_longer_than_its_key_and_its_time() {
     let (gobo, files) = engine("jwks_file = \"FILES/jwks.json\"").await;
-    // With the leeway of 30 seconds there are two left.
-    let short = claims(json!({"exp": now() - 28}));
-    let short = jwt_of(&header("ES256"), &short, Signed::Es256);
     let (one, new) = (by("one"), by("new"));
     for _ in 0..3 {
         check(&gobo, &one, None);
-        check(&gobo, &short, None);
         check(&gobo, &new, Some("jwt_invalid"));
     }
+    let short = wait_until("a JWT that has counted twice", || {
+        // With the leeway of 30 seconds there are two left, which a machine that is very busy may need for less than this.
+        let short = claims(json!({"exp": now() - 28}));
+        let short = jwt_of(&header("ES256"), &short, Signed::Es256);
+        match [status(&gobo, &short), status(&gobo, &short)] {
+            [404, 404] => Ok(short),
+            seen => Err(seen),
+        }
+    });
     refused_at_last(&gobo, &short, "jwt_expired");
     std::fs::write(files.path().join("jwks.json"), jwks(&["new"])).unwrap();
     refused_at_last(&gobo, &one, "jwt_invalid");
