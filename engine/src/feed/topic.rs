@@ -11,7 +11,7 @@ use super::Page;
 use super::commit::Parsed;
 use super::hub::{Hub, checked};
 use super::mailbox::{End, Mailbox, Reason, Slow};
-use super::query::{Followed, Judges, Question, Realm};
+use super::query::{Followed, Judges, Pace, Question, Realm};
 use crate::query::Failure;
 use crate::query::sql::Statement;
 
@@ -176,7 +176,9 @@ impl Topic {
     }
 
     async fn give(&self, tables: &[Table], commit: Arc<Parsed>) {
+        let mut pace = Pace::begin();
         for Table { followed, asker } in tables {
+            pace.keep().await;
             match asker {
                 None => followed.take(&commit).await,
                 Some(asker) => {
