@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 use tokio_postgres::{Client, GenericClient, IsolationLevel, Transaction};
 
@@ -104,8 +104,7 @@ impl Comparer {
         let comparer = self.clone();
         // A task of its own: whoever asked may go away, but a barrier that was set has to be lifted.
         tokio::spawn(async move {
-            comparer.run(&wanted, [a, b], met_in, end_in).await;
-            drop(slot);
+            comparer.run(&wanted, [a, b], slot, met_in, end_in).await;
         });
         let pair = met.await.map_err(|_| {
             GenerationError::Conflict("the comparison failed; the engine's log says more".into())
@@ -135,19 +134,27 @@ impl Comparer {
         }
     }
 
+    /// Gives the slot back before it tells how it ended: whoever hears that may compare again at once.
     async fn run(
         &self,
         wanted: &Wanted,
         pair: [i64; 2],
+        slot: OwnedSemaphorePermit,
         met: oneshot::Sender<Result<Pair, GenerationError>>,
         mut end: oneshot::Sender<Result<Diff, DiffError>>,
     ) {
         let mut session = match self.database.connect("comparison", &[]).await {
             Ok(session) => session,
-            Err(error) => return drop(met.send(Err(error.into()))),
+            Err(error) => {
+                drop(slot);
+                return drop(met.send(Err(error.into())));
+            }
         };
         let diff = match self.meet(&wanted.projection, pair, &mut session).await {
-            Err(error) => return drop(met.send(Err(error))),
+            Err(error) => {
+                drop(slot);
+                return drop(met.send(Err(error)));
+            }
             Ok((transaction, pair)) => {
                 if met.send(Ok(pair)).is_err() {
                     return;
@@ -159,8 +166,11 @@ impl Comparer {
             }
         };
         match diff {
-            // Nobody waits for it in this very moment either.
-            Some(diff) => drop(end.send(diff)),
+            Some(diff) => {
+                drop(slot);
+                // Nobody waits for it in this very moment either.
+                drop(end.send(diff));
+            }
             None => self.database.cancel(&session).await,
         }
     }
