@@ -337,15 +337,18 @@ impl<'a> Ask<'a> {
         };
         let models = self.shared.catalog.models();
         let asked = self.checked(live, &models)?;
-        let mut wanted = match self.wait(live, &asked.request).await? {
+        let place = board::Place::default();
+        let mut wanted = match self.wait(&place, live, &asked.request).await? {
             Ok(wanted) => wanted,
             Err(response) => return Ok(response),
         };
         wanted.fresh = wanted.fresh.or(seen);
         let others = embedded(live, &models, &asked.plan);
-        if let Err(response) = self.wait_for(&others, &asked.request, &mut wanted).await? {
+        let request = &asked.request;
+        if let Err(response) = self.wait_for(&place, &others, request, &mut wanted).await? {
             return Ok(response);
         }
+        drop(place);
         let statement = sql::rows(&asked.plan, asked.target, asked.shape);
         let outline = Outline::of(&asked, Representation::of(&statement));
         self.remember(live, &asked, outline);

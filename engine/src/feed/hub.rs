@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
 use tokio::sync::{Mutex as Queue, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout_at;
 
 use super::mailbox::{End, Event, Mailbox, Reason, Slow};
 use super::query::{Judges, Question, Realm};
@@ -29,6 +30,9 @@ const AT_ONCE: i64 = 64;
 const CATCHING_UP: usize = 8;
 /// After so long the next one has the turn, and whoever had it waits again for the rest.
 const TURN: Duration = Duration::from_secs(1);
+
+/// Events that wait already are handed out together, up to about so many bytes.
+const TOGETHER: usize = 64 << 10;
 
 /// What subscribers may use.
 #[derive(Debug, Clone, Copy)]
@@ -146,15 +150,24 @@ impl Hub {
     /// Waits until everything that can be seen now is on the server's disk. Those who ask while one waits are done with the
     /// next wait together.
     pub async fn flushed(&self) -> Result<(), Failure> {
+        self.wait_for_disk(false).await
+    }
+
+    /// The same; `is_behind` when a look has just said that something is not on the disk.
+    async fn wait_for_disk(&self, is_behind: bool) -> Result<(), Failure> {
         let asked = Instant::now();
-        let mut last = self.shared.flushed.lock().await;
+        let (mut last, is_behind) = match self.shared.flushed.try_lock() {
+            Ok(last) => (last, is_behind),
+            // Whoever is waited for may have it written as well.
+            Err(_) => (self.shared.flushed.lock().await, false),
+        };
         if last.is_some_and(|began| began > asked) {
             return Ok(());
         }
         let began = Instant::now();
         let client = self.shared.topics_sessions.get().await?;
         let client = &**client;
-        if !is_flushed(client).await.map_err(Failure::Database)? {
+        if is_behind || !is_flushed(client).await.map_err(Failure::Database)? {
             flush(client).await.map_err(Failure::Database)?;
         }
         *last = Some(began);
@@ -187,7 +200,7 @@ impl Hub {
             return Ok(None);
         };
         if !is_flushed {
-            self.flushed().await?;
+            self.wait_for_disk(true).await?;
         }
         Ok(Some(page))
     }
@@ -303,6 +316,35 @@ impl Subscription {
     /// The id that stands for everything that was handed out, and for what did not concern this subscriber.
     pub fn id(&self) -> String {
         self.realm.id(self.at)
+    }
+
+    /// The next events: what the database has first, however long that takes, and then what comes until `deadline`, with all
+    /// that waits by then, up to about [`TOGETHER`] bytes. None if nothing comes; the id has moved past what did not concern
+    /// this subscriber. Safe to cancel.
+    pub async fn events(&mut self, deadline: Instant) -> Result<Vec<Arc<Event>>, End> {
+        while !self.has_caught_up() {
+            let events = self.catch_up().await?;
+            if !events.is_empty() {
+                return Ok(events);
+            }
+        }
+        let first = match timeout_at(deadline.into(), self.next()).await {
+            Ok(event) => event?,
+            Err(_) => match self.move_on() {
+                Some(event) => event?,
+                None => return Ok(Vec::new()),
+            },
+        };
+        let mut bytes = first.frame.len();
+        let mut events = vec![first];
+        // An end that waits comes next.
+        while bytes < TOGETHER
+            && let Some(Ok(event)) = self.try_next()
+        {
+            bytes += event.frame.len();
+            events.push(event);
+        }
+        Ok(events)
     }
 
     /// Looks for the next events: at least one, or none if there is nothing at the moment to be read from the database, and

@@ -183,18 +183,8 @@ impl Board {
         model.slot.saw(began, fresh)
     }
 
-    /// Waits until a read model is as fresh as that, for `patience` at most.
+    /// Waits until a read model is as fresh as that, for `patience` at most. `place` is the request's.
     pub async fn wait(
-        &self,
-        model: &Readable,
-        goal: Goal,
-        patience: Duration,
-    ) -> Result<Waited, NoWait> {
-        self.wait_in(&Place::default(), model, goal, patience).await
-    }
-
-    /// The same of a request that waits for more than one.
-    pub async fn wait_in(
         &self,
         place: &Place,
         model: &Readable,

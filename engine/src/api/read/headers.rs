@@ -72,9 +72,7 @@ impl Answered {
     /// Says which preferences were followed, and marks rows that are older than was asked for.
     pub(super) fn applied(&mut self, preferences: &Preferences, is_stale: bool) {
         self.facts.stale = is_stale;
-        if let Some(applied) = preferences.applied(is_stale) {
-            self.set("preference-applied", &applied);
-        }
+        applied(&mut self.headers, preferences, is_stale);
     }
 
     /// A JSON body with its rows as one member, and what is known of them as the other.
@@ -114,9 +112,6 @@ impl Answered {
         if self.facts.dead_letters > 0 {
             self.set("gobo-dead-letters", &self.facts.dead_letters());
         }
-        if self.facts.stale {
-            self.set("gobo-stale", "true");
-        }
         if let Some(tag) = tag {
             self.set("etag", tag);
         }
@@ -128,10 +123,24 @@ impl Answered {
     }
 
     pub(super) fn set(&mut self, name: &'static str, value: &str) {
-        // Texts that are known to be valid.
-        if let Ok(value) = HeaderValue::try_from(value) {
-            self.headers.insert(HeaderName::from_static(name), value);
-        }
+        set(&mut self.headers, name, value);
+    }
+}
+
+/// Says which preferences were followed, and marks what is older than was asked for.
+pub(super) fn applied(headers: &mut HeaderMap, preferences: &Preferences, is_stale: bool) {
+    if let Some(applied) = preferences.applied(is_stale) {
+        set(headers, "preference-applied", &applied);
+    }
+    if is_stale {
+        set(headers, "gobo-stale", "true");
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    // Texts that are known to be valid.
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(HeaderName::from_static(name), value);
     }
 }
 

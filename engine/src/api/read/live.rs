@@ -6,13 +6,15 @@ mod stream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::prefer::Preferences;
 use super::wait::Wanted;
-use super::{Ask, Asked, MOST_GONE, Stop};
+use super::{Ask, Asked, MOST_GONE, Stop, headers};
 use crate::api::problem::Problem;
 use crate::feed::{self, End, Event, Full, Hub, Place, Question, Realm, Reason, Subscription};
+use crate::query::board;
 use crate::query::catalog::{Models, Readable};
 use crate::query::live::{self, Matcher};
 use crate::query::sql::{self, Count, Lines, Shape};
@@ -128,14 +130,18 @@ pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish, reader: &str
         match begin(ask, live, &wish, &readable, &mut place).await {
             Ok(Ok(begun)) => {
                 let is_stale = begun.is_stale;
-                let response = match wish.manner {
+                let mut response = match wish.manner {
                     Manner::Poll => poll::response(live, begun),
                     Manner::Rows | Manner::Changes => stream::response(live, begun),
                 };
-                return match is_stale {
-                    true => marked_as_stale(response),
-                    false => response,
+                // Events are neither counted nor wrapped.
+                let followed = Preferences {
+                    count: None,
+                    metadata: false,
+                    ..ask.preferences.clone()
                 };
+                headers::applied(response.headers_mut(), &followed, is_stale);
+                return response;
             }
             Ok(Err(too_late)) => return too_late,
             Err(refused) if gone < refused.worth_waiting() => {
@@ -147,15 +153,6 @@ pub(super) async fn respond(ask: &Ask<'_>, live: &Live, wish: Wish, reader: &str
             Err(Refused::Stopped(stop)) => return stop.response(&ask.shared.limits),
         }
     }
-}
-
-fn marked_as_stale(mut response: Response) -> Response {
-    for (name, value) in [("gobo-stale", "true"), ("preference-applied", "stale=ok")] {
-        let name = HeaderName::from_static(name);
-        let headers = response.headers_mut();
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    response
 }
 
 fn too_many(full: Full) -> Problem {
@@ -229,7 +226,8 @@ async fn begin(
         // Whatever has come since is told from here on.
         Some(id) => known(readable, id)?,
         None => {
-            let wanted = match ask.wait(readable, &asked.request).await? {
+            let place = board::Place::default();
+            let wanted = match ask.wait(&place, readable, &asked.request).await? {
                 Ok(wanted) => wanted,
                 Err(too_late) => return Ok(Err(too_late)),
             };

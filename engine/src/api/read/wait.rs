@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::headers::Answered;
 use super::{Ask, Problem, Stop};
-use crate::query::board::{Goal, NoWait, Since};
+use crate::query::board::{self, Goal, NoWait, Since};
 use crate::query::catalog::{Readable, Standing};
 use crate::query::parse::Request;
 use crate::query::{Freshness, Place, Refusal};
@@ -56,9 +56,10 @@ impl Ask<'_> {
         self.headers.contains_key(MIN_POSITION)
     }
 
-    /// Waits as asked. Gives the answer instead, when that was in vain and old rows are not wanted.
+    /// Waits as asked, in the request's place. Gives the answer instead, when that was in vain and old rows are not wanted.
     pub(super) async fn wait(
         &self,
+        place: &board::Place,
         live: &Readable,
         request: &Request,
     ) -> Result<Result<Wanted, Response>, Stop> {
@@ -68,7 +69,7 @@ impl Ask<'_> {
         }
         let shared = self.shared;
         let patience = request.wait.unwrap_or(shared.limits.default_wait);
-        match shared.board.wait(live, wanted.goal, patience).await {
+        match shared.board.wait(place, live, wanted.goal, patience).await {
             Ok(waited) if waited.is_late && !self.preferences.stale_is_ok => Ok(Err(self
                 .too_late(live, &waited.fresh, &wanted, patience)
                 .await)),
@@ -90,6 +91,7 @@ impl Ask<'_> {
     /// that was in vain and old rows are not wanted.
     pub(super) async fn wait_for(
         &self,
+        place: &board::Place,
         others: &[&Readable],
         request: &Request,
         wanted: &mut Wanted,
@@ -101,7 +103,7 @@ impl Ask<'_> {
         let patience = request.wait.unwrap_or(shared.limits.default_wait);
         for other in others {
             let left = patience.saturating_sub(wanted.asked.elapsed());
-            let waited = match shared.board.wait(other, wanted.goal, left).await {
+            let waited = match shared.board.wait(place, other, wanted.goal, left).await {
                 Ok(waited) => waited,
                 Err(NoWait::Full(waiters)) => return Err(full(waiters).into()),
                 Err(NoWait::Failed(failure)) => return Err(failure.into()),

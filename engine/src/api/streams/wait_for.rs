@@ -162,7 +162,7 @@ impl Awaited<'_> {
             };
             let left = self.deadline.saturating_duration_since(Instant::now());
             let board = &self.among.board;
-            let waited = match board.wait_in(place, &model, goal, left).await {
+            let waited = match board.wait(place, &model, goal, left).await {
                 Ok(waited) => waited,
                 // Another generation is the live one now.
                 Err(NoWait::Failed(Failure::Gone)) if !left.is_zero() => {

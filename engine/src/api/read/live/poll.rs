@@ -3,13 +3,13 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::once;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::{Begun, Last, Live, last};
 use crate::feed::{End, Event, Subscription};
@@ -69,29 +69,10 @@ async fn answer(live: &Live, begun: Begun) -> Bytes {
 async fn events(subscription: &mut Subscription, wait: Duration) -> Result<Vec<Arc<Event>>, End> {
     let began = Instant::now();
     let deadline = began + wait;
-    while !subscription.has_caught_up() {
-        // Who hardly waits is given what is there all the same.
-        let patience = deadline.max(began + CATCHING_UP);
-        let Ok(events) = timeout_at(patience, subscription.catch_up()).await else {
-            return Ok(Vec::new());
-        };
-        let events = events?;
-        if !events.is_empty() {
-            return Ok(events);
-        }
-    }
-    let first = match timeout_at(deadline, subscription.next()).await {
-        Ok(event) => event?,
-        Err(_) => match subscription.move_on() {
-            Some(event) => event?,
-            None => return Ok(Vec::new()),
-        },
-    };
-    let mut events = vec![first];
-    while let Some(Ok(event)) = subscription.try_next() {
-        events.push(event);
-    }
-    Ok(events)
+    // Who hardly waits is given what is there all the same.
+    let patience = deadline.max(began + CATCHING_UP);
+    let found = timeout_at(patience.into(), subscription.events(deadline)).await;
+    found.unwrap_or_else(|_| Ok(Vec::new()))
 }
 
 /// The last event. A `refetch` takes the id away.

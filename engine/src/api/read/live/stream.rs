@@ -1,7 +1,7 @@
 //! The stream of server-sent events.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, header};
@@ -13,9 +13,6 @@ use tokio::time::timeout;
 use super::{Begun, Last, Live, last};
 use crate::feed::{End, Event, Subscription};
 use crate::shutdown::Shutdown;
-
-/// Events that wait already travel together, up to about so many bytes.
-const TOGETHER: usize = 64 << 10;
 
 /// A comment.
 const SIGN_OF_LIFE: Bytes = Bytes::from_static(b":\n\n");
@@ -114,44 +111,17 @@ impl Stream {
     }
 
     async fn next(&mut self) -> Result<Bytes, End> {
-        while !self.subscription.has_caught_up() {
-            let events = self.subscription.catch_up().await?;
-            if !events.is_empty() {
-                self.live.hub.stats().events.add(events.len() as u64);
+        let deadline = Instant::now() + self.live.heartbeat;
+        let events = self.subscription.events(deadline).await?;
+        self.live.hub.stats().events.add(events.len() as u64);
+        Ok(match &events[..] {
+            [] => self.sign_of_life(),
+            [event] => event.frame.clone(),
+            events => {
                 let frames: Vec<&[u8]> = events.iter().map(|event| &*event.frame).collect();
-                return Ok(frames.concat().into());
+                frames.concat().into()
             }
-        }
-        let heartbeat: Duration = self.live.heartbeat;
-        match timeout(heartbeat, self.subscription.next()).await {
-            Ok(Ok(event)) => Ok(self.gathered(event.frame.clone())),
-            Ok(Err(end)) => Err(end),
-            Err(_) => match self.subscription.move_on() {
-                Some(Ok(event)) => Ok(self.gathered(event.frame.clone())),
-                Some(Err(end)) => Err(end),
-                None => Ok(self.sign_of_life()),
-            },
-        }
-    }
-
-    /// Adds what waits already. An end that waits comes next.
-    fn gathered(&mut self, first: Bytes) -> Bytes {
-        let mut count = 1;
-        let mut together = Vec::new();
-        while first.len() + together.len() < TOGETHER
-            && let Some(Ok(event)) = self.subscription.try_next()
-        {
-            if together.is_empty() {
-                together.extend_from_slice(&first);
-            }
-            together.extend_from_slice(&event.frame);
-            count += 1;
-        }
-        self.live.hub.stats().events.add(count);
-        match together.is_empty() {
-            true => first,
-            false => together.into(),
-        }
+        })
     }
 
     /// The id, if it has moved on although nothing concerned this subscriber: it has less to catch up with if it comes back.
