@@ -13,10 +13,12 @@ const KEPT: usize = 1_000;
 /// Redis forgets entries by nodes of at most a hundred.
 const NODE: usize = 100;
 
-/// A change of each of fifty rows.
-fn round(n: usize) -> Vec<Event> {
+/// A change of each of fifty rows. It has been made when this ends: changes of one row that are made at once are one.
+async fn round(scene: &Scene, n: usize) {
     let put = |id| json!({ "do": "put", "id": format!("r{id}"), "n": n });
-    (0..50).map(|id| raw("s", put(id))).collect()
+    let changes: Vec<Event> = (0..50).map(|id| raw("s", put(id))).collect();
+    let last = *scene.append(&changes).await.last().unwrap();
+    scene.wait_for("raw", last);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,14 +31,14 @@ async fn a_stream_is_trimmed_and_a_consumer_that_was_left_behind_notices_it_and_
     let stream = current_stream(&redis);
     let begun = entries(&redis, &stream)[0].revision();
     for n in 0..10 {
-        scene.append(&round(n)).await;
+        round(&scene, n).await;
     }
     wait_for_all(&scene, &redis).await;
     let mut behind = Consumer::new(&redis, &stream);
     behind.follow(&scene);
     assert_eq!((behind.refetched, behind.missed), (1, 0));
     for n in 10..40 {
-        scene.append(&round(n)).await;
+        round(&scene, n).await;
         // Whoever keeps up misses nothing.
         if n < 15 {
             wait_for_all(&scene, &redis).await;
