@@ -18,6 +18,8 @@ pub(crate) async fn library() -> Scene {
             let kind = match event["type"].as_str().unwrap() {
                 "AuthorAdded" => "AuthorAdded",
                 "BookAdded" => "BookAdded",
+                "ShelfAdded" => "ShelfAdded",
+                "BookShelved" => "BookShelved",
                 other => panic!("{other}"),
             };
             let stream = format!("{kind}-{}", event["data"]["id"]);

@@ -1,6 +1,7 @@
 //! Reading read models over HTTP.
 
 mod bench;
+mod between;
 mod corpus;
 mod counts;
 mod embed;

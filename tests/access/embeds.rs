@@ -8,7 +8,8 @@ use crate::scene::{Event, append};
 
 /// Rules on both ends of a reference.
 const RULES: &str = "[read_models.authors]\nrows = \"country = claim.country or country is null\"\n\
-    [read_models.books]\nrows = \"pages <= claim.most and (in_print is null or in_print = true)\"";
+    [read_models.books]\nrows = \"pages <= claim.most and (in_print is null or in_print = true)\"\n\
+    [read_models.shelvings]\nrows = \"place <= claim.most\"";
 
 fn author(id: i64, name: &str, country: Option<&str>) -> Event {
     let data = json!({"id": id, "name": name, "country": country});
@@ -27,6 +28,17 @@ fn book(id: i64, title: &str, author: Option<i64>, pages: i32, in_print: Option<
     (format!("book-{id}"), "BookAdded", data)
 }
 
+fn shelf(id: i64, name: &str) -> Event {
+    let data = json!({"id": id, "name": name});
+    (format!("shelf-{id}"), "ShelfAdded", data)
+}
+
+/// A book stands on a shelf; beyond place 500 that is hidden.
+fn shelved(shelf: i64, book: i64, place: i32) -> Event {
+    let data = json!({"shelf_id": shelf, "book_id": book, "place": place});
+    (format!("shelf-{shelf}"), "BookShelved", data)
+}
+
 /// What the reader sees.
 fn visible() -> Vec<Event> {
     vec![
@@ -39,6 +51,13 @@ fn visible() -> Vec<Event> {
         book(12, "The Dispossessed", Some(2), 400, Some(true)),
         book(15, "Beowulf", None, 100, None),
         book(16, "Nibelungenlied", Some(3), 499, Some(true)),
+        shelf(1, "Poland"),
+        shelf(2, "Old"),
+        shelf(3, "New"),
+        shelved(1, 10, 1),
+        shelved(1, 11, 2),
+        shelved(2, 15, 1),
+        shelved(2, 11, 2),
     ]
 }
 
@@ -52,6 +71,11 @@ fn hidden() -> Vec<Event> {
         book(22, "Zzz", Some(5), 600, None),
         book(23, "Rocannon", Some(2), 501, Some(true)),
         book(24, "Lost", None, 700, None),
+        // Of visible books on visible shelves, and of hidden books.
+        shelved(3, 10, 501),
+        shelved(2, 16, 900),
+        shelved(1, 20, 3),
+        shelved(3, 21, 1),
     ]
 }
 
@@ -129,6 +153,22 @@ const QUERIES: &[&str] = &[
     "books?select=title,authors(name,books(count()))",
     "books/12?select=title,authors(name)",
     "books/23?select=title,authors(name)",
+    "shelves?select=name,books(title)",
+    "shelves?select=name,books!shelvings(*)",
+    "shelves?select=name,books(count())",
+    "shelves?select=name,books(pages.sum(),title.max())",
+    "shelves?select=name,books()&books=is.null",
+    "shelves?select=name,books()&books=not.is.null",
+    "shelves?select=name,books!inner(title)&books.pages=gt.250",
+    "shelves?select=name,books!inner()&books.title=in.(Fiasco,Aaa)",
+    "shelves?select=name,books(n:blurb::int4)",
+    "shelves?select=name,books(title)&books.blurb=like.secret*",
+    "shelves?select=name,books(title,authors(name))&books.order=title.desc&books.limit=1",
+    "books?select=title,shelves(name)",
+    "books?select=title,shelves(id,books(title))",
+    "books?select=title,shelves()&shelves=is.null",
+    "books?select=title,shelves!inner(name)&shelves.id=lt.3",
+    "authors?select=name,books(shelves(name))",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

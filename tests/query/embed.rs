@@ -53,7 +53,7 @@ async fn market() -> Bench {
     bench
 }
 
-async fn check(bench: &Bench, cases: &[(&str, Value)]) {
+pub(super) async fn check(bench: &Bench, cases: &[(&str, Value)]) {
     for (query, expected) in cases {
         let rows = bench.rows(&format!("/read/{query}")).await;
         assert_eq!(Value::from(rows), *expected, "{query}");

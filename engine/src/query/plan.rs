@@ -120,10 +120,11 @@ impl<'m> Plan<'m> {
         !self.embeds.is_empty()
     }
 
-    /// What leads to each embedded read model, within other embeds too.
+    /// What leads to each embedded read model and to those between, within other embeds too.
     pub fn links(&self) -> Vec<&Link<'m>> {
         let mut links = Vec::new();
         for embed in &self.embeds {
+            links.extend(embed.link.through.as_ref().map(|between| &between.link));
             links.push(&embed.link);
             links.extend(embed.plan.links());
         }
@@ -132,7 +133,8 @@ impl<'m> Plan<'m> {
 
     /// Whether there may be rows, its own or embedded ones, that the reader does not see.
     pub fn hides_rows(&self) -> bool {
-        let embedded = || self.embeds.iter().any(|embed| embed.plan.hides_rows());
+        let hides = |embed: &Arc<Embedded<'_>>| embed.link.hides_rows() || embed.plan.hides_rows();
+        let embedded = || self.embeds.iter().any(hides);
         hides_rows(&self.conditions) || embedded()
     }
 

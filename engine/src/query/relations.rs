@@ -1,4 +1,5 @@
-//! How read models are related: by the references that plugins declare, in both directions.
+//! How read models are related: by the references that plugins declare, in both directions, and through a read model whose
+//! key consists of two of them.
 
 use serde_json::{Value, json};
 
@@ -19,7 +20,18 @@ pub struct Relation<'m> {
     pub cardinality: Cardinality,
     /// Columns that are equal: those of the one, those of the other.
     pub columns: Vec<(&'m Column, &'m Column)>,
+    /// It is the other one that refers.
+    is_back: bool,
     is_self: bool,
+}
+
+/// How an embed is reached.
+#[derive(Debug, Clone)]
+pub struct Way<'m> {
+    /// The last relation, or the only one.
+    pub relation: Relation<'m>,
+    /// The one before, to the read model through which the other two are related.
+    pub through: Option<Relation<'m>>,
 }
 
 /// How many rows belong to how many.
@@ -29,12 +41,13 @@ pub enum Cardinality {
     ManyToOne,
     OneToMany,
     OneToOne,
+    ManyToMany,
 }
 
 impl Cardinality {
     /// Whether there is at most one row on the other side.
     pub fn is_to_one(self) -> bool {
-        self != Cardinality::OneToMany
+        !matches!(self, Cardinality::OneToMany | Cardinality::ManyToMany)
     }
 
     fn in_words(self) -> &'static str {
@@ -42,6 +55,7 @@ impl Cardinality {
             Cardinality::ManyToOne => "many-to-one",
             Cardinality::OneToMany => "one-to-many",
             Cardinality::OneToOne => "one-to-one",
+            Cardinality::ManyToMany => "many-to-many",
         }
     }
 }
@@ -75,6 +89,34 @@ pub fn relations<'m>(
     relations
 }
 
+/// The ways from a read model to others through a third one that refers to both: its key has the columns of both references.
+fn through<'m>(
+    models: &'m ByName,
+    from: &'m ReadModel,
+    direct: &[Relation<'m>],
+    may_read: &dyn Fn(&str) -> bool,
+) -> Vec<Way<'m>> {
+    let mut ways = Vec::new();
+    for near in direct.iter().filter(|near| near.comes_back()) {
+        let between = &near.target.model;
+        for far in &between.references {
+            let Some(target) = models.get(&far.target).filter(|_| may_read(&far.target)) else {
+                continue;
+            };
+            let mut columns = near.reference.columns.iter().chain(&far.columns);
+            let is_between = columns.all(|column| between.key.contains(column));
+            if is_between
+                && ![&from.name, &between.name].contains(&&far.target)
+                && let Some(relation) = forward(far, between, target)
+            {
+                let through = Some(near.clone());
+                ways.push(Way { relation, through });
+            }
+        }
+    }
+    ways
+}
+
 fn forward<'m>(
     reference: &'m Reference,
     from: &'m ReadModel,
@@ -93,6 +135,7 @@ fn forward<'m>(
         columns: pairs
             .map(|(&own, theirs)| (&from.columns[own], &target.model.columns[theirs]))
             .collect(),
+        is_back: false,
         is_self: from.name == target.model.name,
     })
 }
@@ -115,11 +158,17 @@ fn backward<'m>(
         columns: pairs
             .map(|(&theirs, own)| (&from.columns[own], &target.model.columns[theirs]))
             .collect(),
+        is_back: true,
         is_self: from.name == target.model.name,
     })
 }
 
 impl Relation<'_> {
+    /// Whether it leads to another read model that refers to this one.
+    fn comes_back(&self) -> bool {
+        self.is_back && !self.is_self
+    }
+
     /// Whether the reference has this name, or this single column on the one side.
     fn is_called(&self, name: &str) -> bool {
         self.reference.name == name || self.own_column() == Some(name)
@@ -161,46 +210,100 @@ impl Relation<'_> {
         }
     }
 
-    /// What PostgREST says of one of several.
-    fn described(&self, from: &ReadModel) -> Value {
+    /// The columns on both sides.
+    fn sides(&self) -> [String; 2] {
         let list = |columns: Vec<&str>| columns.join(", ");
         let own = list(self.columns.iter().map(|pair| &*pair.0.name).collect());
         let theirs = list(self.columns.iter().map(|pair| &*pair.1.name).collect());
-        let (from, to) = (&from.name, &self.target.model.name);
+        [own, theirs]
+    }
+}
+
+impl Way<'_> {
+    /// How many rows there are on each side.
+    pub fn cardinality(&self) -> Cardinality {
+        match self.through {
+            None => self.relation.cardinality,
+            Some(_) => Cardinality::ManyToMany,
+        }
+    }
+
+    fn target(&self) -> &str {
+        &self.relation.target.model.name
+    }
+
+    /// What it is told apart by.
+    fn hint(&self) -> &str {
+        match &self.through {
+            None => &self.relation.reference.name,
+            Some(near) => &near.target.model.name,
+        }
+    }
+
+    /// What PostgREST says of one of several.
+    fn described(&self, from: &ReadModel) -> Value {
+        let (from, to) = (&from.name, self.target());
+        let (reference, [own, theirs]) = (&self.relation.reference.name, self.relation.sides());
+        let relationship = match &self.through {
+            None => format!("{reference} using {from}({own}) and {to}({theirs})"),
+            Some(near) => {
+                let [_, back] = near.sides();
+                let (between, nears) = (&near.target.model.name, &near.reference.name);
+                format!("{between} using {nears}({back}) and {reference}({own})")
+            }
+        };
         json!({
-            "cardinality": self.cardinality.in_words(),
+            "cardinality": self.cardinality().in_words(),
             "embedding": format!("{from} with {to}"),
-            "relationship": format!("{} using {from}({own}) and {to}({theirs})", self.reference.name),
+            "relationship": relationship,
         })
     }
 }
 
-/// The relation that is called so; refused when there is none, or more than one.
+/// The way that is called so; refused when there is none, or more than one. What is related by a reference of its own is meant
+/// before what is related through a third read model: one that is deployed later must not make a query ambiguous.
 pub(super) fn find<'m>(
     around: &Around<'m>,
     from: &'m ReadModel,
     relation: &Name,
     hint: Option<&Name>,
-) -> Result<Relation<'m>, Refusal> {
-    let all = relations(around.models, from, &|name| around.may_read(name));
+) -> Result<Way<'m>, Refusal> {
+    let may_read = |name: &str| around.may_read(name);
+    let direct = relations(around.models, from, &may_read);
     let wanted = hint.map(|hint| hint.text.as_str());
-    let mut found: Vec<Relation<'m>> = (all.iter())
+    let mut found: Vec<Way<'m>> = (direct.iter())
         .filter(|one| one.is_meant(&relation.text, wanted))
-        .cloned()
+        .map(|one| Way {
+            relation: one.clone(),
+            through: None,
+        })
         .collect();
+    let mut others = Vec::new();
+    if found.is_empty() {
+        others = through(around.models, from, &direct, &may_read);
+        let is_meant = |way: &&Way<'_>| {
+            way.target() == relation.text && wanted.is_none_or(|hint| way.hint() == hint)
+        };
+        found = others.iter().filter(is_meant).cloned().collect();
+    }
     if found.len() > 1 {
         return Err(ambiguous(from, relation, &found));
     }
-    found
-        .pop()
-        .ok_or_else(|| unrelated(from, relation, hint, &all))
+    found.pop().ok_or_else(|| {
+        let direct = direct.into_iter().map(|relation| Way {
+            relation,
+            through: None,
+        });
+        let all: Vec<Way<'_>> = direct.chain(others).collect();
+        unrelated(from, relation, hint, &all)
+    })
 }
 
-fn ambiguous(from: &ReadModel, relation: &Name, found: &[Relation<'_>]) -> Refusal {
+fn ambiguous(from: &ReadModel, relation: &Name, found: &[Way<'_>]) -> Refusal {
     let shown = shown(&relation.text);
     let ways: Vec<String> = found
         .iter()
-        .map(|one| format!("'{}!{}'", one.target.model.name, one.reference.name))
+        .map(|one| format!("'{}!{}'", one.target(), one.hint()))
         .collect();
     let refusal = Refusal::new(
         "ambiguous_relation",
@@ -220,12 +323,7 @@ fn ambiguous(from: &ReadModel, relation: &Name, found: &[Relation<'_>]) -> Refus
     }
 }
 
-fn unrelated(
-    from: &ReadModel,
-    relation: &Name,
-    hint: Option<&Name>,
-    all: &[Relation<'_>],
-) -> Refusal {
+fn unrelated(from: &ReadModel, relation: &Name, hint: Option<&Name>, all: &[Way<'_>]) -> Refusal {
     let shown_name = shown(&relation.text);
     let with = hint.map(|hint| format!(" by \"{}\"", shown(&hint.text)));
     let message = format!(
@@ -233,11 +331,11 @@ fn unrelated(
         from.name,
         with.unwrap_or_default()
     );
-    let names: Vec<&str> = all.iter().map(|one| &*one.target.model.name).collect();
+    let names: Vec<&str> = all.iter().map(Way::target).collect();
     let (place, hint) = match hint {
         Some(hint) if names.contains(&relation.text.as_str()) => {
-            let ways = (all.iter()).filter(|one| one.target.model.name == relation.text);
-            let ways: Vec<&str> = ways.map(|one| &*one.reference.name).collect();
+            let ways = (all.iter()).filter(|one| one.target() == relation.text);
+            let ways: Vec<&str> = ways.map(Way::hint).collect();
             (
                 &hint.place,
                 format!("what leads there: {}", ways.join(", ")),

@@ -312,6 +312,16 @@ await check('order, limit and or on what is embedded', async () => {
   )
   assert.deepEqual(range, { books: [{ id: 3 }] })
 })
+await check('rows that a join table relates', async () => {
+  const rows = await data(client.from('shelves').select('name, books(title)').order('id'))
+  assert.deepEqual(rows, [
+    { name: 'Science fiction', books: [{ title: 'The Dispossessed' }, { title: 'Solaris' }] },
+    { name: "Staff's choice", books: [{ title: 'Solaris' }] },
+    { name: 'Empty', books: [] },
+  ])
+  const back = await data(books().select('title, shelves!inner(name)').eq('shelves.id', 2))
+  assert.deepEqual(back, [{ title: 'Solaris', shelves: [{ name: "Staff's choice" }] }])
+})
 await check('what is not related', async () => {
   const answer = await books().select('id, nobody(id)')
   assert.deepEqual([answer.status, answer.error.code], [400, 'PGRST200'])

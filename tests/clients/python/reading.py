@@ -315,6 +315,17 @@ def _():
     rows = rows.or_("pages.gt.300,id.eq.99", reference_table="books")
     same(rows.execute().data, [{"id": 1, "books": [{"id": 1}]}])
 
+@check("rows that a join table relates")
+def _():
+    same(
+        client.from_("shelves").select("name", "books(id)").order("id").execute().data,
+        [
+            {"name": "Science fiction", "books": [{"id": 1}, {"id": 2}]},
+            {"name": "Staff's choice", "books": [{"id": 2}]},
+            {"name": "Empty", "books": []},
+        ],
+    )
+
 @check("what is not related")
 def _():
     same(refused(books("id", "nobody(id)")).code, "PGRST200")

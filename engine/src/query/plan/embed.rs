@@ -7,7 +7,7 @@ use super::condition::Condition;
 use super::expression::{Expression, Field, expression};
 use super::{Around, By, Output, Plan};
 use crate::query::parse::{self, Join, Keyword, Name, Request, Selected, Term, Test};
-use crate::query::relations::{self, Relation};
+use crate::query::relations::{self, Relation, Way};
 use crate::query::{Limits, Place, Refusal};
 use crate::read_model::{Column, ReadModel};
 
@@ -43,8 +43,17 @@ pub struct Link<'m> {
     pub schema: &'m str,
     /// Whether its positions are those of the same source.
     pub shares_source: bool,
-    /// Columns that are equal: those of the one, those of the tied ones.
+    /// Columns that are equal: those of the one, or of the row between, and those of the tied ones.
     pub columns: Vec<(Field<'m>, Field<'m>)>,
+    /// The rows between that tie them, if they are not tied to each other: those that the reader may see.
+    pub through: Option<Box<Related<'m>>>,
+}
+
+impl Link<'_> {
+    /// Whether there may be rows between that the reader does not see.
+    pub(super) fn hides_rows(&self) -> bool {
+        (self.through.as_ref()).is_some_and(|through| super::hides_rows(&through.conditions))
+    }
 }
 
 /// Rows that are tied to a row and fulfil conditions.
@@ -197,9 +206,9 @@ fn embedded<'m>(
     request: &Request,
     limits: &Limits,
 ) -> Result<Embedded<'m>, Refusal> {
-    let relation = relations::find(around, model, &embed.relation, embed.hint.as_ref())?;
+    let way = relations::find(around, model, &embed.relation, embed.hint.as_ref())?;
     let name = embed.alias.as_ref().unwrap_or(&embed.relation).text.clone();
-    let is_one = relation.cardinality.is_to_one();
+    let is_one = way.cardinality().is_to_one();
     if embed.spread && !is_one {
         let message = format!(
             "a row has several \"{}\", whose columns cannot become its own",
@@ -212,7 +221,7 @@ fn embedded<'m>(
         )
         .at(&embed.relation.place));
     }
-    let target = &relation.target.model;
+    let target = &way.relation.target.model;
     let mut inner = Request {
         select: Some(embed.select.clone()),
         ..Request::default()
@@ -236,7 +245,7 @@ fn embedded<'m>(
     }
     Ok(Embedded {
         name,
-        link: link(&relation, around),
+        link: link(&way, around)?,
         is_one,
         most: most(&plan),
         tests: all_tests(&plan),
@@ -257,7 +266,24 @@ fn all_tests(plan: &Plan<'_>) -> usize {
     tests(&plan.conditions) + sorted.chain(within).sum::<usize>()
 }
 
-fn link<'m>(relation: &Relation<'m>, around: &Around<'m>) -> Link<'m> {
+fn link<'m>(way: &Way<'m>, around: &Around<'m>) -> Result<Link<'m>, Refusal> {
+    let through = match &way.through {
+        None => None,
+        Some(near) => Some(Box::new(Related {
+            link: step(near, around, None),
+            conditions: around
+                .sight(&near.target.model)
+                .conditions(&near.target.model)?,
+        })),
+    };
+    Ok(step(&way.relation, around, through))
+}
+
+fn step<'m>(
+    relation: &Relation<'m>,
+    around: &Around<'m>,
+    through: Option<Box<Related<'m>>>,
+) -> Link<'m> {
     fn field(column: &Column) -> Field<'_> {
         Field {
             name: &column.name,
@@ -274,6 +300,7 @@ fn link<'m>(relation: &Relation<'m>, around: &Around<'m>) -> Link<'m> {
         columns: (relation.columns.iter())
             .map(|(own, theirs)| (field(own), field(theirs)))
             .collect(),
+        through,
     }
 }
 

@@ -75,18 +75,32 @@ impl Builder {
         link: &Link<'_>,
         conditions: impl FnOnce(&mut Self) -> String,
     ) -> String {
-        let ties = link.columns.iter().map(|(own, theirs)| {
-            let (own, theirs) = (quote(own.name), quote(theirs.name));
-            format!("{inner}.{theirs} = {outer}.{own} and ")
-        });
-        format!(
-            "from {}.{} {inner} where {}{}",
-            quote(link.schema),
-            quote(&link.model.name),
-            ties.collect::<String>(),
-            conditions(self)
-        )
+        let mut from = table(link, inner);
+        let mut ties = String::new();
+        let mut near = outer.to_owned();
+        if let Some(through) = &link.through {
+            near = format!("{inner}b");
+            from.push_str(&format!(", {}", table(&through.link, &near)));
+            ties.push_str(&equal(outer, &near, &through.link));
+            ties.push_str(&format!("{} and ", self.all(&near, &through.conditions)));
+        }
+        ties.push_str(&equal(&near, inner, link));
+        format!("from {from} where {ties}{}", conditions(self))
     }
+}
+
+/// A table under an alias.
+fn table(link: &Link<'_>, alias: &str) -> String {
+    format!("{}.{} {alias}", quote(link.schema), quote(&link.model.name))
+}
+
+/// That the columns of a link are equal, with `and` behind each.
+fn equal(one: &str, other: &str, link: &Link<'_>) -> String {
+    let columns = link.columns.iter().map(|(own, theirs)| {
+        let (own, theirs) = (quote(own.name), quote(theirs.name));
+        format!("{other}.{theirs} = {one}.{own} and ")
+    });
+    columns.collect()
 }
 
 /// The alias of a table whose rows belong to those of another one. Siblings may share it: neither sees the other.

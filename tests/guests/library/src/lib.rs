@@ -1,4 +1,4 @@
-//! A library: an event is a book or an author, and a row is what the event says.
+//! A library: an event is a book, an author, a shelf, or that a book stands on a shelf, and a row is what the event says.
 
 use gobo_sdk::prelude::*;
 
@@ -32,6 +32,44 @@ struct Book {
     added_at: Timestamp,
 }
 
+/// One row per shelf.
+#[derive(ReadModel, Clone, Debug, PartialEq)]
+#[read_model(table = "shelves")]
+struct Shelf {
+    #[key]
+    id: i64,
+    name: String,
+}
+
+/// Which books stand on which shelves.
+#[derive(ReadModel, Clone, Debug, PartialEq)]
+#[read_model(
+    table = "shelvings",
+    index(book_id),
+    references(shelf_id -> shelves),
+    references(book_id -> books)
+)]
+struct Shelving {
+    #[key]
+    shelf_id: i64,
+    #[key]
+    book_id: i64,
+    place: i32,
+}
+
+#[payload]
+struct NewShelf {
+    id: i64,
+    name: String,
+}
+
+#[payload]
+struct Shelved {
+    shelf_id: i64,
+    book_id: i64,
+    place: i32,
+}
+
 #[payload]
 struct NewAuthor {
     id: i64,
@@ -60,13 +98,15 @@ struct NewBook {
 enum Event {
     AuthorAdded(NewAuthor),
     BookAdded(NewBook),
+    ShelfAdded(NewShelf),
+    BookShelved(Shelved),
 }
 
 struct Library;
 
 impl Projection for Library {
     type Event<'e> = Event;
-    type ReadModels = (Author, Book);
+    type ReadModels = (Author, Book, Shelf, Shelving);
 
     fn handle(event: &Event, _: &Meta<'_>, rows: &mut Rows) -> Result {
         match event {
@@ -88,6 +128,15 @@ impl Projection for Library {
                 details: new.details.clone(),
                 published: new.published,
                 added_at: new.added_at,
+            }),
+            Event::ShelfAdded(new) => rows.upsert(Shelf {
+                id: new.id,
+                name: new.name.clone(),
+            }),
+            Event::BookShelved(new) => rows.upsert(Shelving {
+                shelf_id: new.shelf_id,
+                book_id: new.book_id,
+                place: new.place,
             }),
         }
         Ok(())
