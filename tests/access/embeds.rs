@@ -169,6 +169,11 @@ const QUERIES: &[&str] = &[
     "books?select=title,shelves()&shelves=is.null",
     "books?select=title,shelves!inner(name)&shelves.id=lt.3",
     "authors?select=name,books(shelves(name))",
+    "authors?select=name,...books(title,pages)",
+    "authors?select=name,...books(n:blurb::int4)&books.order=title.desc&books.limit=2",
+    "shelves?select=name,...books(title)",
+    "books?select=n:count(),...authors(name)",
+    "books?select=pages.sum(),...authors(country)&order=country",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,6 +116,45 @@ async fn a_row_that_is_referred_to_is_an_object_or_null_and_rows_that_refer_are_
                     {"user_id": "carl", "town": null},
                 ]),
             ),
+            // Of several other rows, the columns become arrays, in the order of the rows.
+            (
+                "cities?select=name,...users(user_id,called:name)&users.order=name.desc",
+                json!([
+                    {"name": "Basel", "user_id": ["ann"], "called": ["Ann"]},
+                    {"name": "Bern", "user_id": ["bob"], "called": ["Bob"]},
+                ]),
+            ),
+            (
+                "users?select=...orders!buyer(order_id,price,from:users!seller(name),...users!seller(seller:name))&user_id=neq.bob&orders.order=price.desc",
+                json!([
+                    {"order_id": [2, 1], "price": [20, 10.5], "from": [null, {"name": "Bob"}], "seller": [null, "Bob"]},
+                    {"order_id": [], "price": [], "from": [], "seller": []},
+                ]),
+            ),
+            (
+                "cities?select=name,...users(...orders!buyer(order_id))&users.orders.order=order_id&name=eq.Basel",
+                json!([{"name": "Basel", "order_id": [[1, 2]]}]),
+            ),
+            // Rows are grouped by columns of another row, whether there is one or not.
+            (
+                "orders?select=price.sum(),...users!seller(seller:name)&order=seller",
+                json!([
+                    {"sum": 5, "seller": "Ann"},
+                    {"sum": 11.5, "seller": "Bob"},
+                    {"sum": 20, "seller": null},
+                ]),
+            ),
+            (
+                "orders?select=n:count(),...users!buyer(...cities(town:name))&order=n.desc,town",
+                json!([{"n": 2, "town": "Basel"}, {"n": 1, "town": "Bern"}, {"n": 1, "town": null}]),
+            ),
+            (
+                "cities?select=name,users(n:count(),...mentor(by:name))",
+                json!([
+                    {"name": "Basel", "users": [{"n": 1, "by": null}]},
+                    {"name": "Bern", "users": [{"n": 1, "by": "Ann"}]},
+                ]),
+            ),
             (
                 "users?select=user_id,cities!left(name)&user_id=eq.carl",
                 json!([{"user_id": "carl", "cities": null}]),
@@ -276,10 +315,22 @@ async fn what_cannot_be_embedded_is_refused_as_postgrest_does() {
             "is null",
         ),
         (
-            "cities?select=*,...users(name)",
+            "cities?select=name,...users(count())",
             400,
             "PGRST127",
-            "an array",
+            "leave the three dots out",
+        ),
+        (
+            "cities?select=count(),...users(name)",
+            400,
+            "PGRST127",
+            "cannot be grouped",
+        ),
+        (
+            "users?select=count(),...cities(users(name))",
+            400,
+            "PGRST127",
+            "cannot be grouped",
         ),
         (
             "cities?select=count(),users(name)",
@@ -288,10 +339,10 @@ async fn what_cannot_be_embedded_is_refused_as_postgrest_does() {
             "within the embed",
         ),
         (
-            "orders?select=price.sum(),...users!seller(name)",
+            "orders?select=price.sum(),...users!seller(count())",
             400,
             "PGRST127",
-            "beside a function",
+            "a single row",
         ),
         (
             "orders?select=order_id,users!seller(count())",

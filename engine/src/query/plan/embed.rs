@@ -209,18 +209,6 @@ fn embedded<'m>(
     let way = relations::find(around, model, &embed.relation, embed.hint.as_ref())?;
     let name = embed.alias.as_ref().unwrap_or(&embed.relation).text.clone();
     let is_one = way.cardinality().is_to_one();
-    if embed.spread && !is_one {
-        let message = format!(
-            "a row has several \"{}\", whose columns cannot become its own",
-            embed.relation.text
-        );
-        return Err(Refusal::new(
-            "not_supported",
-            message,
-            "leave the three dots out: it becomes an array",
-        )
-        .at(&embed.relation.place));
-    }
     let target = &way.relation.target.model;
     let mut inner = Request {
         select: Some(embed.select.clone()),
@@ -243,11 +231,22 @@ fn embedded<'m>(
             "select its columns instead, or ask for the function in a query of that read model";
         return Err(Refusal::new("not_supported", message, hint).at(&embed.relation.place));
     }
+    if plan.is_grouped() && embed.spread {
+        let message =
+            "functions over rows cannot become columns of the row that the rows belong to";
+        let hint = "leave the three dots out: they become members of an array's objects";
+        return Err(Refusal::new("not_supported", message, hint).at(&embed.relation.place));
+    }
+    // Each column that becomes the row's own is read by itself.
+    let times = match embed.spread && !is_one {
+        true => plan.select.len() as u64,
+        false => 1,
+    };
     Ok(Embedded {
         name,
         link: link(&way, around)?,
         is_one,
-        most: most(&plan),
+        most: most(&plan).saturating_mul(times),
         tests: all_tests(&plan),
         plan,
         relation: embed.relation.text.clone(),

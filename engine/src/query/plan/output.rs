@@ -27,7 +27,7 @@ pub enum Source<'m> {
     Aggregate(Aggregate<'m>),
     /// Embedded rows: an array, or the only one as an object.
     Embed(Arc<Embedded<'m>>),
-    /// The output with this index of the only embedded row.
+    /// The output with this index of the only embedded row, or of all of them as an array.
     Spread(Arc<Embedded<'m>>, usize),
 }
 
@@ -40,6 +40,25 @@ pub struct Aggregate<'m> {
     pub argument: Option<Expression<'m>>,
     /// The type that its result is given.
     pub cast: Option<ColumnType>,
+}
+
+impl Source<'_> {
+    /// Whether rows can be grouped by it: what is written as JSON is neither equal to anything nor different.
+    fn can_group(&self) -> bool {
+        match self {
+            Source::Value(value) => value.kind() != JSON,
+            Source::Aggregate(_) => true,
+            Source::Embed(_) => false,
+            Source::Spread(embedded, index) => {
+                let source = embedded
+                    .plan
+                    .select
+                    .get(*index)
+                    .map(|output| &output.source);
+                embedded.is_one && source.is_some_and(Source::can_group)
+            }
+        }
+    }
 }
 
 impl<'m> Output<'m> {
@@ -111,17 +130,18 @@ impl<'m> Chosen<'m> {
         place: &Place,
     ) -> Result<(), Refusal> {
         let inner = &embedded.plan.select;
-        if self.is_grouped && !inner.is_empty() {
+        let sources = (0..inner.len()).map(|index| Source::Spread(embedded.clone(), index));
+        let can_group = is_spread && sources.clone().all(|source| source.can_group());
+        if self.is_grouped && !inner.is_empty() && !can_group {
             return Err(Refusal::new(
                 "not_supported",
-                "beside a function over rows there are no embedded rows",
-                "ask for the functions of the embedded rows within the embed, or in another query",
+                "beside a function over rows there are no embedded rows, by which rows cannot be grouped",
+                "group by columns of the only row with ...name(column); ask for functions of the embedded rows within the embed",
             )
             .at(place));
         }
         if is_spread {
-            for (index, output) in inner.iter().enumerate() {
-                let source = Source::Spread(embedded.clone(), index);
+            for (output, source) in inner.iter().zip(sources) {
                 let name = output.name.clone();
                 self.add(Output { name, source }, place)?;
             }

@@ -1,44 +1,63 @@
 //! Embedded rows as SQL: each embed is a subquery about the row that it belongs to, so one statement and one snapshot give
 //! them all.
 
+use super::expression::json;
 use super::{Builder, Lines};
-use crate::query::plan::{Embedded, Expression, Link, Related, Source};
+use crate::query::plan::{Embedded, Expression, Link, Related};
 use crate::read_model::quote;
 
 impl Builder {
     /// The rows of an embed as JSON: an array, or the only one, or NULL.
     pub(super) fn embed(&mut self, alias: &str, embedded: &Embedded<'_>) -> String {
-        let (plan, inner) = (&embedded.plan, within(alias));
-        let rows = self.tied(alias, &inner, &embedded.link, |builder| {
-            builder.all(&inner, &plan.conditions)
-        });
-        let limit = match embedded.is_one {
-            true => plan.limit.min(1),
-            false => plan.limit,
-        };
-        let lines = self.lines_of(plan, &inner, &rows, limit, Lines::Json);
-        match embedded.is_one {
-            true => format!("(select line::json from ({lines}) as {inner}l)"),
-            false => format!(
-                "(select ('[' || coalesce(string_agg(line, ','), '') || ']')::json from ({lines}) as {inner}l)"
-            ),
+        let line =
+            |builder: &mut Self, members: Vec<(&str, String)>| Lines::Json.line(builder, members);
+        if !embedded.is_one {
+            return self.array(alias, embedded, line);
         }
+        let (plan, inner) = (&embedded.plan, within(alias));
+        let rows = self.rows_of(alias, &inner, embedded);
+        let lines = self.lines_of(plan, &inner, &rows, plan.limit.min(1), line);
+        format!("(select line::json from ({lines}) as {inner}l)")
     }
 
-    /// One value of the only row of an embed.
-    pub(super) fn spread(
+    /// A JSON array of what `line` makes of each row of an embed.
+    fn array(
         &mut self,
         alias: &str,
         embedded: &Embedded<'_>,
-        source: &Source<'_>,
+        line: impl FnOnce(&mut Self, Vec<(&str, String)>) -> String,
     ) -> String {
+        let (plan, inner) = (&embedded.plan, within(alias));
+        let rows = self.rows_of(alias, &inner, embedded);
+        let lines = self.lines_of(plan, &inner, &rows, plan.limit, line);
+        format!(
+            "(select ('[' || coalesce(string_agg(line, ','), '') || ']')::json from ({lines}) as {inner}l)"
+        )
+    }
+
+    /// One value of the only row of an embed, or of each of its rows.
+    pub(super) fn spread(&mut self, alias: &str, embedded: &Embedded<'_>, index: usize) -> String {
+        let Some(output) = embedded.plan.select.get(index) else {
+            return "null".to_owned();
+        };
+        if !embedded.is_one {
+            return self.array(alias, embedded, |_, members| match members.get(index) {
+                Some((_, value)) => json(value),
+                None => "null".to_owned(),
+            });
+        }
         let inner = within(alias);
-        let value = self.source(&inner, source);
-        let rows = self.tied(alias, &inner, &embedded.link, |builder| {
-            builder.all(&inner, &embedded.plan.conditions)
-        });
+        let value = self.source(&inner, &output.source);
+        let rows = self.rows_of(alias, &inner, embedded);
         let (limit, offset) = (embedded.plan.limit.min(1), embedded.plan.offset);
         format!("(select {value} {rows} limit {limit} offset {offset})")
+    }
+
+    /// The rows of an embed: `from` and `where`.
+    fn rows_of(&mut self, alias: &str, inner: &str, embedded: &Embedded<'_>) -> String {
+        self.tied(alias, inner, &embedded.link, |builder| {
+            builder.all(inner, &embedded.plan.conditions)
+        })
     }
 
     /// Whether there are such rows.

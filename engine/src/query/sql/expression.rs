@@ -38,10 +38,7 @@ impl Builder {
             Source::Value(value) => self.expression(alias, value),
             Source::Aggregate(aggregate) => self.aggregate(alias, aggregate),
             Source::Embed(embedded) => self.embed(alias, embedded),
-            Source::Spread(embedded, index) => match embedded.plan.select.get(*index) {
-                Some(output) => self.spread(alias, embedded, &output.source),
-                None => "null".to_owned(),
-            },
+            Source::Spread(embedded, index) => self.spread(alias, embedded, *index),
         }
     }
 
@@ -71,7 +68,7 @@ impl Builder {
             // A JSON string, in which % would be a directive of format().
             template.push_str(&serde_json::Value::from(name).to_string().replace('%', "%%"));
             template.push_str(":%s");
-            values.push(format!("coalesce(to_json({value})::text, 'null')"));
+            values.push(json(&value));
         }
         template.push('}');
         let template = self.bind("select", TEXT, template);
@@ -80,6 +77,11 @@ impl Builder {
             values.join(", ")
         )
     }
+}
+
+/// A value as JSON text.
+pub(super) fn json(value: &str) -> String {
+    format!("coalesce(to_json({value})::text, 'null')")
 }
 
 fn cast(text: &str, kind: ColumnType) -> String {

@@ -17,7 +17,8 @@ impl Builder {
             let after = self.after(ROW, &plan.sort, after);
             rows.push_str(&format!(" and {after}"));
         }
-        let found = self.lines_of(plan, ROW, &rows, plan.limit + 1, lines);
+        let line = |builder: &mut Self, members: Vec<(&str, String)>| lines.line(builder, members);
+        let found = self.lines_of(plan, ROW, &rows, plan.limit + 1, line);
         match plan.finds_one() {
             true => self.only(plan, target, lines, &found),
             false => self.all_of(plan, target, lines, &found),
@@ -64,7 +65,7 @@ impl Builder {
     }
 
     /// The lines of the rows that `rows`, a `from` and a `where`, finds under the table alias `t`, in their order, which
-    /// whatever reads this as its only table keeps.
+    /// whatever reads this as its only table keeps. `line` makes one of a row's members.
     ///
     /// Inside, the columns of `p`, the page, are `c1`, `c2` ...: first the outputs, then what the order needs besides.
     pub(super) fn lines_of(
@@ -73,7 +74,7 @@ impl Builder {
         t: &str,
         rows: &str,
         limit: u64,
-        lines: Lines,
+        line: impl FnOnce(&mut Self, Vec<(&str, String)>) -> String,
     ) -> String {
         let p = format!("{t}p");
         let inner = |index: usize| format!("{p}.c{}", index + 1);
@@ -103,7 +104,7 @@ impl Builder {
             .collect();
         let names = plan.select.iter().enumerate();
         let members = names.map(|(n, output)| (output.name.as_str(), inner(n)));
-        let line = lines.line(self, members.collect());
+        let line = line(self, members.collect());
         // Groups have no cursor.
         let places: Vec<String> = match plan.has_place() {
             false => Vec::new(),
