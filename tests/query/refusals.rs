@@ -180,7 +180,7 @@ const MALFORMED: [(&str, &str, &str); 109] = [
         "at 13, parameter select",
     ),
     (
-        "select=id,...notes!thing(note)",
+        "select=id,...notes!thing(count())",
         "not_supported",
         "at 7, parameter select",
     ),
