@@ -332,7 +332,22 @@ async fn a_path_a_header_and_bytes_that_are_wrong_are_told_with_their_place_and_
         (
             "things/1?id=eq.1",
             "unsupported_parameter",
-            "in query string",
+            "at 1, parameter id",
+        ),
+        (
+            "things/1?not.or=(id.eq.1,id.eq.2)",
+            "unsupported_parameter",
+            "at 2, parameter not.or",
+        ),
+        (
+            "things/1?order=id",
+            "unsupported_parameter",
+            "at 1, parameter order",
+        ),
+        (
+            "things/1?limit=1",
+            "unsupported_parameter",
+            "at 1, parameter limit",
         ),
         (
             "things/1?select=count()",

@@ -247,17 +247,13 @@ pub fn row<'m>(
     request: &Request,
     limits: &Limits,
 ) -> Result<Plan<'m>, Refusal> {
-    let others = !request.filters.is_empty()
-        || !request.order.is_empty()
-        || request.limit.is_some()
-        || request.offset > 0
-        || request.cursor.is_some();
-    if others {
+    if let Some(place) = of_many(request) {
         return Err(Refusal::new(
             "unsupported_parameter",
             "a single row can be asked for select, as_of, min_position, max_lag and wait only",
             format!("filters, order and pages are for /read/{}", model.name),
-        ));
+        )
+        .at(&place));
     }
     let embeds = embed::embeds(model, around, request, limits)?;
     let select = output::outputs(model, request.select.as_deref(), embeds.list(), limits)?;
@@ -285,6 +281,22 @@ pub fn row<'m>(
         // Found by the key.
         max_cost: None,
     })
+}
+
+/// Where something is asked that is for many rows.
+fn of_many(request: &Request) -> Option<Place> {
+    let filter = request.filters.iter().find_map(parse::Filter::place);
+    let order = || request.order.first().map(|term| &term.path.name.place);
+    let pages = [
+        ("limit", request.limit.is_some()),
+        ("offset", request.offset > 0),
+        ("cursor", request.cursor.is_some()),
+    ];
+    let page = || {
+        let asked = pages.into_iter().find(|(_, is_asked)| *is_asked);
+        asked.map(|(name, _)| Place::of(name, 1))
+    };
+    filter.or_else(order).cloned().or_else(page)
 }
 
 fn key_conditions<'m>(

@@ -32,6 +32,17 @@ pub enum Filter {
     Path(Path, Test),
 }
 
+impl Filter {
+    /// Where it stands: the first column that it names.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Filter::All(filters) | Filter::Any(filters) => filters.iter().find_map(Filter::place),
+            Filter::Not(filter) => filter.place(),
+            Filter::Path(path, _) => Some(&path.name.place),
+        }
+    }
+}
+
 /// What a value is tested for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Test {
