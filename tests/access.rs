@@ -76,7 +76,7 @@ impl Guarded {
 }
 
 /// `GET path` by somebody.
-fn get(gobo: &Gobo, path: &str, token: &str) -> Answer {
+pub(crate) fn get(gobo: &Gobo, path: &str, token: &str) -> Answer {
     gobo.request("GET", path, &[("authorization", &bearer(token))], b"")
 }
 

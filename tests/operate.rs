@@ -154,7 +154,17 @@ async fn a_policy_that_is_set_at_run_time_lets_a_stopped_projection_go_on() {
     scene.wait_for("ledger", positions[2]);
     scene.wait_for_letters("ledger", &[(positions[1], "a", "skipped")]);
     // And back, without a restart of anything: the next poison event stops it.
+    let epoch = async || {
+        let sql = "select epoch from gobo.checkpoints";
+        scene.database.query_i64(sql).await
+    };
+    let before = epoch().await;
     change(&scene.gobo, json!({ "policy": null })).expect(200);
+    wait_for("the loop to begin again", async || match epoch().await {
+        now if now > before => Ok(()),
+        now => Err(now),
+    })
+    .await;
     let poison = scene.append(&[booked("b", 1, 9)]).await[0];
     assert_eq!(scene.wait_for_stop("ledger")["position"], poison);
 }

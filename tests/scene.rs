@@ -125,21 +125,17 @@ impl Scene {
 
 /// Appends events to a database that has the schema, in one transaction. Gives their positions.
 pub(crate) async fn append(database: &Database, events: &[Event]) -> Vec<i64> {
-    let mut client = database.connect().await;
-    let transaction = client.transaction().await.unwrap();
-    let append = "select position from gobo.append($1, $2::text::json)";
-    let append = transaction.prepare(append).await.unwrap();
-    let mut positions = Vec::new();
-    for (stream, kind, data) in events {
-        let event = json!([{ "type": kind, "data": data }]).to_string();
-        let row = transaction.query_one(&append, &[stream, &event]).await;
-        positions.push(
-            row.unwrap_or_else(|error| panic!("{data}: {error:?}"))
-                .get(0),
-        );
-    }
-    transaction.commit().await.unwrap();
-    positions
+    let streams: Vec<&str> = events.iter().map(|(stream, ..)| stream.as_str()).collect();
+    let event = |(_, kind, data): &Event| json!([{ "type": kind, "data": data }]).to_string();
+    let lists: Vec<String> = events.iter().map(event).collect();
+    // In one statement, which commits as it ends: a reader that looked in between would see a part of the positions only.
+    let append = "select appended.position \
+        from unnest($1::text[], $2::text[]) with ordinality as e(stream, events, n) \
+       cross join lateral gobo.append(e.stream, e.events::json) as appended order by e.n";
+    let client = database.connect().await;
+    let rows = client.query(append, &[&streams, &lists]).await;
+    let rows = rows.unwrap_or_else(|error| panic!("{error:?}"));
+    rows.iter().map(|row| row.get(0)).collect()
 }
 
 /// Every row of a read model but its revision, in the order of their text.

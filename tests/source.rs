@@ -502,6 +502,8 @@ async fn the_oldest_event_after_a_position_tells_the_lag() {
     assert_eq!(reader.oldest_after(1).await, Ok(Some(2_000_000)));
     assert_eq!(reader.oldest_after(2).await, Ok(None));
     database.execute(insert).await;
+    // Also of one that nobody has looked at.
+    assert_eq!(reader.oldest_after(2).await, Ok(Some(1_000_000)));
     is_safe(&source, 4).await;
     assert_eq!(reader.oldest_after(2).await, Ok(Some(1_000_000)));
     assert_eq!(reader.oldest_after(3).await, Ok(Some(2_000_000)));

@@ -4,7 +4,7 @@
 //! `gobo_control` is a hint to look at once; looking every few seconds is what makes it certain.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Pool, PoolError};
@@ -174,6 +174,7 @@ struct Shared {
     pool: Pool,
     host: Host,
     catalog: watch::Sender<Arc<Catalog>>,
+    publisher: OnceLock<Publisher>,
     hints: watch::Sender<u64>,
     plugins: Mutex<HashMap<PluginHash, Loaded>>,
     failures: Mutex<HashMap<PluginHash, (Instant, String)>>,
@@ -186,6 +187,9 @@ struct Shared {
     /// One refresh at a time, so that an older picture never replaces a newer one.
     refreshing: tokio::sync::Mutex<()>,
 }
+
+/// What has to know of a new catalogue before whoever refreshed it goes on.
+type Publisher = Box<dyn Fn(&Catalog) + Send + Sync>;
 
 struct Loaded {
     plugin: Plugin,
@@ -200,6 +204,7 @@ impl Registry {
                 pool,
                 host,
                 catalog: watch::channel(Arc::default()).0,
+                publisher: OnceLock::new(),
                 hints: watch::Sender::default(),
                 plugins: Mutex::default(),
                 failures: Mutex::default(),
@@ -214,6 +219,14 @@ impl Registry {
     /// The catalogue, now and whenever it changes.
     pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
         self.shared.catalog.subscribe()
+    }
+
+    /// Calls the publisher with the present catalogue, and with each new one: whoever has deployed something can read it as
+    /// soon as it is told so. The first publisher counts.
+    pub async fn publish(&self, publisher: impl Fn(&Catalog) + Send + Sync + 'static) {
+        let _none_in_between = self.shared.refreshing.lock().await;
+        publisher(&self.shared.catalog.borrow().clone());
+        let _ = self.shared.publisher.set(Box::new(publisher));
     }
 
     /// Changes whenever some node may have changed something in the database that others have to look at.
@@ -312,7 +325,11 @@ impl Registry {
             .retain(|hash, loaded| used.contains(hash) || loaded.used.elapsed() < UNUSED);
         lock(&shared.failures).retain(|hash, _| used.contains(hash));
         if !catalog.same(&old) {
-            shared.catalog.send_replace(Arc::new(catalog));
+            let catalog = Arc::new(catalog);
+            if let Some(publish) = shared.publisher.get() {
+                publish(&catalog);
+            }
+            shared.catalog.send_replace(catalog);
         }
         Ok(())
     }

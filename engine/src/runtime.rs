@@ -267,7 +267,7 @@ async fn start(
         registry,
     };
     let mut services = JoinSet::new();
-    let readable = parts.start_services(&mut services, shutdown);
+    let readable = parts.start_services(&mut services, shutdown).await;
     let published = parts.start_publishing(&mut services, shutdown);
     let rooms = parts.rooms(readable, published, shutdown).await;
     front.open(crate::api::router(&parts.config, rooms));
@@ -280,28 +280,24 @@ async fn start(
 
 impl Parts {
     /// Starts what runs in the background, and gives the read models as they are published.
-    fn start_services(
+    async fn start_services(
         &self,
         services: &mut JoinSet<&'static str>,
         shutdown: &Shutdown,
     ) -> query::catalog::Catalog {
         let (models, refresh) = (watch::Sender::default(), Arc::new(Notify::new()));
         let catalog = query::catalog::Catalog::new(models.subscribe(), refresh.clone());
-        readable::publish(&self.registry, &self.sources, &models);
+        let (sources, published) = (self.sources.clone(), models.clone());
+        let publish = move |catalog: &_| readable::publish(catalog, &sources, &published);
+        self.registry.publish(publish).await;
         let judging = readable::judge(
             self.access.rules().clone(),
             models.subscribe(),
             shutdown.clone(),
         );
         services.spawn(named("row rules", judging));
-        let publishing = readable::run(
-            self.registry.clone(),
-            self.sources.clone(),
-            models,
-            refresh,
-            shutdown.clone(),
-        );
-        services.spawn(named("read models", publishing));
+        let looking = readable::run(self.registry.clone(), refresh, shutdown.clone());
+        services.spawn(named("read models", looking));
         let forgetting = self.cache.clone().run(catalog.clone(), shutdown.clone());
         services.spawn(named("cache", forgetting));
         let (registry, database, until) = (

@@ -1,9 +1,10 @@
 //! Embeds and row rules: whatever is asked, the answer is the one of a world in which the hidden rows have never been.
 
-use gobo_tests::{Answer, Database, Gobo};
+use gobo_tests::{Answer, Database, Gobo, wait_until};
 use serde_json::{Value, json};
 
 use super::{Guarded, SECRET, bearer, get, jwt_for, token};
+use crate::fresh::count;
 use crate::scene::{Event, append};
 
 /// Rules on both ends of a reference.
@@ -269,7 +270,7 @@ async fn the_past_hides_embedded_rows_as_well() {
     ]);
     assert!(made.status.success(), "{made:?}");
     let path = "/read/authors?select=name,books(title)&as_of=before";
-    let seen = gobo_tests::wait_until("the past", || match get(&library.gobo, path, &reader()) {
+    let seen = wait_until("the past", || match get(&library.gobo, path, &reader()) {
         answer if answer.status == 200 => Ok(answer),
         answer => Err(answer),
     });
@@ -314,10 +315,19 @@ async fn caches_are_shared_by_those_who_see_the_same_and_by_nobody_else() {
     let database = Database::create().await;
     let admin = token(&database, "admin", &["--role", "admin"]);
     let tables = format!(
-        "[access]\ntokens = true\n[access.jwt]\nsecret = {SECRET:?}\naudience = \"gobo\"\n[cache]\nmax_age_ms = 0\n{RULES}\n{}",
+        "[access]\ntokens = true\n[access.jwt]\nsecret = {SECRET:?}\naudience = \"gobo\"\n[cache]\nmax_age_ms = 0\n{RULES}\n{}timeout_ms = 10000\n",
         redis.section()
     );
     let nodes = [(); 2].map(|()| Gobo::start(database.url(), &tables));
+    for node in &nodes {
+        wait_until("Redis to be used", || {
+            let metrics = get(node, "/metrics", &admin).expect(200).text();
+            match count(&metrics, "gobo_redis_up") {
+                1 => Ok(()),
+                other => Err(other),
+            }
+        });
+    }
     let module = gobo_tests::wasm_bytes("library");
     let headers = [
         ("content-type", "application/wasm"),
@@ -337,7 +347,7 @@ async fn caches_are_shared_by_those_who_see_the_same_and_by_nobody_else() {
         "/read/books/10?select=title,authors(name)",
     ];
     for node in &nodes {
-        gobo_tests::wait_until("the rows", || {
+        wait_until("the rows", || {
             match get(
                 node,
                 &format!("/read/books?min_position={last}&wait=10s"),

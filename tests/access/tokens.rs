@@ -127,7 +127,7 @@ async fn a_token_that_is_revoked_or_over_is_refused_on_every_node() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_over_in_time_also_when_nobody_can_ask_the_database() {
     let guarded = Guarded::new("", "").await;
-    let arguments = ["--role", "read", "--expires", "4s"];
+    let arguments = ["--role", "read", "--expires", "10s"];
     let short = token(&guarded.database, "short", &arguments);
     let status = || guarded.get("/read/nothing", &short).status;
     wait_until("the new token to be known", || match status() {

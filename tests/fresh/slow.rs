@@ -9,7 +9,6 @@ use std::thread;
 use std::time::Duration;
 
 use gobo_tests::{Persistence, own_redis, wait_until};
-use serde_json::json;
 use tempfile::TempDir;
 
 use super::redis::{HITS, ODD, counted, wait_for_redis};
@@ -158,9 +157,11 @@ async fn answers_of_redis_that_come_too_late_or_just_in_time_make_no_answer_stal
             said => Err(said),
         }
     });
-    let why = format!("no answer within {LIMIT} ms");
-    let expected = json!({"status": "degraded", "detail": why});
-    assert_eq!(said["components"]["redis"], expected);
+    // Or that of a connection that it tries anew, later.
+    let redis = &said["components"]["redis"];
+    assert_eq!(redis["status"], "degraded");
+    let why = redis["detail"].as_str().unwrap();
+    assert!(why.starts_with("no answer within "), "{why}");
     let hits = counted(&scene.gobo, HITS);
     book_and_read("given up").await;
     assert_eq!(counted(&scene.gobo, HITS), hits, "nobody asks it");

@@ -313,7 +313,10 @@ async fn no_answer_of_two_nodes_claims_a_position_that_its_rows_do_not_have() {
 async fn nor_does_one_with_redis_between_them() {
     // So little memory that most answers come from Redis.
     let redis = Redis::create();
-    let settings = format!("[cache]\nbytes = 8192\n\n{}", redis.section());
+    let settings = format!(
+        "[cache]\nbytes = 8192\n\n{}timeout_ms = 10000\n",
+        redis.section()
+    );
     let metrics = check(&settings, 815).await;
     let hits = metrics.map(|m| count(&m, "gobo_cache_redis_total{outcome=\"hit\"}"));
     assert!(hits.iter().sum::<i64>() > 0, "{hits:?}");

@@ -154,7 +154,7 @@ async fn the_command_that_appends_waits_as_well() {
         (output.status.code(), printed)
     };
     for n in 1..=5 {
-        let (code, printed) = append(&["--wait-for", "accounts,page-views"]);
+        let (code, printed) = append(&["--wait-for", "accounts,page-views", "--wait", "30s"]);
         assert_eq!(code, Some(0), "{printed}");
         assert!(printed.contains("ledger has passed "), "{printed}");
         assert!(printed.contains("page-views has passed "), "{printed}");
@@ -176,7 +176,7 @@ async fn the_command_that_appends_waits_as_well() {
             false => Err(scene.gobo.log()),
         }
     });
-    let (code, printed) = append(&["--wait-for", "page-views,ledger", "--wait", "300ms"]);
+    let (code, printed) = append(&["--wait-for", "page-views,ledger", "--wait", "10s"]);
     assert_eq!(code, Some(3), "{printed}");
     assert!(
         printed.contains("not passed in time: ledger is at "),

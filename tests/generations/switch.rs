@@ -106,7 +106,7 @@ async fn readers_see_old_rows_then_new_rows_through_twenty_promotions() {
                 "select gobo.append($1, '[{\"type\": \"Booked\", \"data\": {\"amount\": 2}}]')";
             let stream = format!("account-{}", n % 20);
             writer.query(append, &[&stream]).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::join!(run, over_sql, over_http, load);

@@ -138,11 +138,12 @@ async fn a_stream_that_cannot_catch_up_yet_shows_that_it_stands_and_a_poll_ends_
     let session = scene.database.connect().await;
     let lock = "begin; lock table gobo.feed in access exclusive mode";
     session.batch_execute(lock).await.unwrap();
-    let mut back = Stream::open(url, PATH, &id);
-    back.wait_for_sign_of_life();
     let poll = format!("{PATH}&live=poll&wait=0s&last_event_id={id}");
     let answer = scene.gobo.get(&poll).expect(200).json();
     assert_eq!(answer, json!({"events": [], "id": id}));
+    // After the poll, which takes a while: nobody waits for the lock for more than ten seconds.
+    let mut back = Stream::open(url, PATH, &id);
+    back.wait_for_sign_of_life();
     session.batch_execute("rollback").await.unwrap();
     let changes = back.next().unwrap();
     assert_eq!(changes.data["changes"][0]["row"]["c_int8"], 2);

@@ -4,7 +4,7 @@ use gobo_tests::{Database, Gobo, wait_until, wasm_bytes};
 use serde_json::{Value, json};
 
 use super::follow::{Event, Stream};
-use crate::access::{jwt_for, now, token, token_command};
+use crate::access::{get, jwt_for, now, token, token_command};
 use crate::scene::{append, raw};
 
 const RULE: &str = "[access]\ntokens = true\n[access.jwt]\nsecret = \"a secret of thirty-two bytes or more\"\naudience = \"gobo\"\nleeway_seconds = 0\n\
@@ -170,9 +170,15 @@ async fn a_stream_ends_with_the_token_that_it_was_asked_for_with_and_says_so() {
     let shop = Shop::new("").await;
     shop.change(&[own("a", "alice", 1)]).await;
     let path = "/read/raw?select=id,c_int8,c_text";
-    let short = jwt_for(json!({"role": "read", "sub": "alice", "exp": now() + 4}));
     let claim = ["--role", "read", "--claim", "sub=alice"];
     let revoked = token(&shop.database, "alice", &claim);
+    wait_until("the new token to be known", || {
+        match get(&shop.gobo, "/read/raw", &revoked) {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(answer),
+        }
+    });
+    let short = jwt_for(json!({"role": "read", "sub": "alice", "exp": now() + 10}));
     let mut streams = [&short, &revoked].map(|token| shop.open(path, "", token));
     for stream in &mut streams {
         assert_eq!(stream.next().unwrap().kind, "rows");

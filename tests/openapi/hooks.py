@@ -4,7 +4,14 @@ it were in every request, nothing but refusals would be seen.
 
 import itertools
 
+import hypothesis
 import schemathesis
+
+# A machine that is busy is no mistake of the description.
+hypothesis.settings.register_profile(
+    "patient", suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 TURNS = itertools.count()
 # What cannot be had of rows that are followed.

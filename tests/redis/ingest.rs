@@ -152,7 +152,7 @@ async fn an_ingestion_that_is_killed_again_and_again_stores_every_entry_once_and
         .redis
         .ask::<Value>(taken.arg("STREAMS").arg(scene.stream()).arg(">"));
     for kill_at in [1, 1_000, 3_000] {
-        let mut ingestion = scene.start(&["--batch", "10"]);
+        let mut ingestion = scene.start(&["--batch", "2"]);
         scene.wait_for_events(kill_at).await;
         ingestion.kill();
         assert!(scene.count().await < 20_000, "killed too late");
@@ -212,11 +212,12 @@ async fn an_ingestion_goes_on_by_itself_when_redis_or_postgresql_was_killed() {
     scene.add(500..2_000);
     scene.wait_for_events(520).await;
     cluster.kill().unwrap();
+    // Without anything to store, nobody would notice.
+    scene.add(2_000..2_100);
     ingestion.wait_for("it to notice", |printed| {
         printed.contains("trying again: the database").then_some(())
     });
     cluster.restart().unwrap();
-    scene.add(2_000..2_100);
     scene.wait_for_events(2_100).await;
 
     // An empty one in its place: the group is made again, and what is added from now on is new.

@@ -34,7 +34,7 @@ async fn answers_and_feeds_go_to_a_redis_with_tls_that_the_engine_is_told_to_tru
     let file = folder.path().join("root.pem");
     std::fs::write(&file, root).unwrap();
     let database = Database::create().await;
-    let feed = "[read_models.accounts]\nfeed = \"redis\"\n";
+    let feed = "[read_models.accounts]\nfeed = \"redis\"\n[cache]\nbytes = 0\n";
     let gobo = Gobo::start_in(
         database.url(),
         &format!("{}{feed}", section(&server)),
@@ -43,13 +43,13 @@ async fn answers_and_feeds_go_to_a_redis_with_tls_that_the_engine_is_told_to_tru
     expect_readiness(&gobo, "ready", "ok");
     gobo.deploy("ledger").expect(201);
     let body = json!({ "events": [{ "type": "Booked", "data": { "amount": 5 } }] });
-    gobo.post("/streams/a/events?wait_for=ledger", &body)
+    gobo.post("/streams/a/events?wait_for=ledger&wait=30s", &body)
         .expect(200);
-    gobo.get("/read/accounts").expect(200);
     // What is there is seen over the socket, which knows nothing of TLS.
     let client = redis::Client::open(server.url()).unwrap();
     let mut plain = client.get_connection().unwrap();
     wait_until("an answer and a change in Redis", || {
+        gobo.get("/read/accounts").expect(200);
         let pages: Vec<String> = plain.keys("gobo:page:*").unwrap();
         let streams: Vec<String> = plain.keys("gobo:feed:accounts:*").unwrap();
         match pages.is_empty() || streams.is_empty() {

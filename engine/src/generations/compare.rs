@@ -171,7 +171,10 @@ impl Comparer {
                 // Nobody waits for it in this very moment either.
                 drop(end.send(diff));
             }
-            None => self.database.cancel(&session).await,
+            None => {
+                drop(slot);
+                self.database.cancel(&session).await;
+            }
         }
     }
 

@@ -15,6 +15,8 @@ use crate::host::PluginHash;
 /// How long a rollback waits for a generation that has followed the events: the switch needs a moment without long
 /// readers.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a generation is released again that the service holds meanwhile.
+const RELEASES: usize = 3;
 
 /// What was done, or begun.
 #[derive(Debug, Clone, Serialize)]
@@ -210,7 +212,16 @@ impl Generations {
         generation: i64,
         patience: Duration,
     ) -> Result<Decision, GenerationError> {
-        match self.promote(projection, generation, patience).await {
+        let mut promoted = self.promote(projection, generation, patience).await;
+        for _ in 0..RELEASES {
+            if !matches!(promoted, Err(GenerationError::NoGeneration { .. }))
+                || !self.release_again(generation).await?
+            {
+                break;
+            }
+            promoted = self.promote(projection, generation, patience).await;
+        }
+        match promoted {
             Ok(promoted) => Ok(promoted.into()),
             Err(GenerationError::Conflict(why) | GenerationError::Behind(why)) => Ok(Decision {
                 projection: projection.to_owned(),
@@ -247,6 +258,18 @@ impl Generations {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The service may have tried in between, and holds the generation for what it met: whoever asks has to meet that as well.
+    async fn release_again(&self, generation: i64) -> Result<bool, GenerationError> {
+        let client = self.pool.get().await?;
+        let released = client
+            .execute(
+                "update gobo.generations set hold = false, trouble = null where id = $1 and state = 'building' and hold",
+                &[&generation],
+            )
+            .await?;
+        Ok(released == 1)
     }
 
     /// Gives up a generation that is not live: the candidate, or the one that is named. Its tables are dropped.

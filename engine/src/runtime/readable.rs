@@ -10,24 +10,15 @@ use crate::query::catalog::{ByName, Models, Published, Readable, Standing};
 use crate::query::rules::Rules;
 use crate::read_model::ReadModel;
 use crate::read_model::schema::generation_schema;
-use crate::registry::{Deployed, Purpose, Registry};
+use crate::registry::{Catalog, Deployed, Purpose, Registry};
 use crate::shutdown::Shutdown;
 use crate::sources::Sources;
 
-/// Publishes the read models whenever what is deployed changes, and looks again when a reader finds a generation gone.
-pub(super) async fn run(
-    registry: Registry,
-    sources: Sources,
-    models: watch::Sender<Models>,
-    refresh: Arc<Notify>,
-    mut shutdown: Shutdown,
-) {
-    let mut catalog = registry.catalog();
+/// Looks again when a reader finds a generation gone.
+pub(super) async fn run(registry: Registry, refresh: Arc<Notify>, mut shutdown: Shutdown) {
     loop {
-        publish(&registry, &sources, &models);
         tokio::select! {
             () = shutdown.requested() => return,
-            changed = catalog.changed() => if changed.is_err() { return },
             () = refresh.notified() => {
                 if let Err(error) = registry.refresh().await {
                     let error = crate::db::describe_pool(&error);
@@ -38,9 +29,8 @@ pub(super) async fn run(
     }
 }
 
-/// Publishes the read models of the present catalogue. What did not change stays the same object.
-pub(super) fn publish(registry: &Registry, sources: &Sources, models: &watch::Sender<Models>) {
-    let catalog = registry.catalog().borrow().clone();
+/// Publishes the read models of a catalogue. What did not change stays the same object.
+pub(super) fn publish(catalog: &Catalog, sources: &Sources, models: &watch::Sender<Models>) {
     let old = models.borrow().clone();
     let mut new = Published::default();
     for (name, served) in &catalog.models {

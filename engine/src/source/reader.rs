@@ -180,7 +180,10 @@ impl Reader {
                 .iter()
                 .flat_map(|batch| batch.events())
                 .find(|event| event.position > position);
-            return Ok(oldest.map(|event| event.recorded_at));
+            if let Some(oldest) = oldest {
+                return Ok(Some(oldest.recorded_at));
+            }
+            // The next one may be there already without having been seen here.
         }
         let (client, table) = self.session(&head).await?;
         let row = client

@@ -77,7 +77,8 @@ impl Writer {
             .collect()
     }
 
-    /// Says why a wish is not fulfilled. Whoever is not the owner says nothing.
+    /// Says why a wish is not fulfilled. Whoever is not the owner says nothing, nor does code that is not the owner's any more:
+    /// the code that has come in its place may fulfil it.
     pub async fn decline(
         &self,
         from: &Checkpoint,
@@ -85,12 +86,10 @@ impl Writer {
         why: &str,
     ) -> Result<(), tokio_postgres::Error> {
         let sql = include_str!("../sql/stream_declined.sql");
-        let generation = &self.target.generation;
+        let (generation, hash) = (&self.target.generation, self.target.hash.0.as_slice());
+        let (stream, asked, epoch) = (&wish.stream_id, &wish.asked, &from.epoch);
         self.client
-            .execute(
-                sql,
-                &[generation, &wish.stream_id, &wish.asked, &why, &from.epoch],
-            )
+            .execute(sql, &[generation, stream, asked, &why, epoch, &hash])
             .await
             .map(drop)
     }
