@@ -225,7 +225,8 @@ impl Registry {
     /// soon as it is told so. The first publisher counts.
     pub async fn publish(&self, publisher: impl Fn(&Catalog) + Send + Sync + 'static) {
         let _none_in_between = self.shared.refreshing.lock().await;
-        publisher(&self.shared.catalog.borrow().clone());
+        let present = self.shared.catalog.borrow().clone();
+        publisher(&present);
         let _ = self.shared.publisher.set(Box::new(publisher));
     }
 

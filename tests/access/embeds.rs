@@ -277,6 +277,52 @@ async fn the_past_hides_embedded_rows_as_well() {
     let now = get(&library.gobo, &path.replace("&as_of=before", ""), &reader()).expect(200);
     assert_eq!(seen.json(), now.json());
     assert!(!seen.text().contains("Fiasco"), "{}", seen.text());
+    let path = "/read/shelves?select=name,books(title)&as_of=before";
+    let seen = get(&library.gobo, path, &reader()).expect(200);
+    let now = get(&library.gobo, &path.replace("&as_of=before", ""), &reader()).expect(200);
+    assert_eq!(seen.json(), now.json());
+    assert_eq!(seen.json()[2], json!({"name": "New", "books": []}));
+}
+
+/// Only what is between is hidden, not the rows on either side.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_over_rows_between_hides_what_they_relate() {
+    let rules = "[read_models.shelvings]\nrows = \"place <= claim.most\"";
+    let mut all = visible();
+    all.extend([shelved(3, 10, 501), shelved(3, 11, 900)]);
+    let library = library(rules, &all).await;
+    let read = |query: &str, prefer: &str| {
+        let headers = [("authorization", &*bearer(&reader())), ("prefer", prefer)];
+        let path = format!("/read/{query}");
+        library.gobo.request("GET", &path, &headers, b"")
+    };
+    let related = "shelves?select=name,books!inner()&order=name";
+    for prefer in ["count=exact", "count=planned", "count=estimated"] {
+        let found = read(related, prefer);
+        assert_eq!(found.json(), json!([{"name": "Old"}, {"name": "Poland"}]));
+        // Not what the planner expects, which knows of hidden rows.
+        assert_eq!(found.header("content-range"), Some("0-1/2"), "{prefer}");
+    }
+    for (query, expected) in [
+        (
+            "shelves?select=books(count())&id=eq.3",
+            json!([{"books": [{"count": 0}]}]),
+        ),
+        (
+            "shelves?select=name,books()&books=is.null",
+            json!([{"name": "New"}]),
+        ),
+        (
+            "shelves?select=...books(title)&id=eq.3",
+            json!([{"title": []}]),
+        ),
+        (
+            "books?select=shelves(name)&id=eq.10",
+            json!([{"shelves": [{"name": "Poland"}]}]),
+        ),
+    ] {
+        assert_eq!(read(query, "handling=lenient").json(), expected, "{query}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

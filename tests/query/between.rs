@@ -205,7 +205,25 @@ async fn nothing_is_guessed_that_is_no_key_or_leads_back() {
     let mut friends = model("friends", "one text, other text", &["one", "other"]);
     refer(&mut friends, "friends_one", &["one"], "users");
     refer(&mut friends, "friends_other", &["other"], "users");
-    for (generation, model) in [(1, &users), (2, &teams), (3, &notes), (4, &friends)] {
+    // A reference that is the whole key is one-to-one.
+    let mut wages = model("wages", "user_id text, team_id int4", &["user_id"]);
+    refer(&mut wages, "wages_user", &["user_id"], "users");
+    refer(&mut wages, "wages_team", &["team_id"], "teams");
+    let mut lines = model(
+        "lines",
+        "user_id text, team_id int4",
+        &["user_id", "team_id"],
+    );
+    refer(&mut lines, "lines_of", &["user_id", "team_id"], "seasons");
+    refer(&mut lines, "lines_user", &["user_id"], "users");
+    for (generation, model) in [
+        (1, &users),
+        (2, &teams),
+        (3, &notes),
+        (4, &friends),
+        (6, &wages),
+        (7, &lines),
+    ] {
         bench.deploy(generation, model).await;
     }
     for query in [
@@ -221,6 +239,12 @@ async fn nothing_is_guessed_that_is_no_key_or_leads_back() {
             refused.body
         );
     }
+    let whole = members("seasons", "", &["user_id", "team_id"]);
+    let mut whole = whole;
+    whole.references.clear();
+    bench.deploy(8, &whole).await;
+    let refused = bench.get("/read/users?select=seasons(role)").await;
+    assert_eq!(refused.code(), "PGRST200", "{}", refused.body);
     // Rows of a key with more columns relate the same two as often as there are such rows.
     let seasons = members("seasons", ", year int4", &["user_id", "team_id", "year"]);
     bench.deploy(5, &seasons).await;
@@ -234,4 +258,84 @@ async fn nothing_is_guessed_that_is_no_key_or_leads_back() {
         Value::from(bench.rows("/read/users?select=teams(name)").await),
         json!([{"teams": [{"name": "Red"}, {"name": "Red"}]}])
     );
+}
+
+#[tokio::test]
+async fn references_of_several_columns_are_followed_column_by_column() {
+    let bench = Bench::new().await;
+    let projects = model(
+        "projects",
+        "tenant text, id int4, name text",
+        &["tenant", "id"],
+    );
+    let people = model(
+        "people",
+        "tenant text, id int4, name text",
+        &["tenant", "id"],
+    );
+    let mut work = model(
+        "work",
+        "person int4, project int4, tenant text",
+        &["tenant", "person", "project"],
+    );
+    refer(
+        &mut work,
+        "work_project",
+        &["tenant", "project"],
+        "projects",
+    );
+    refer(&mut work, "work_person", &["person", "tenant"], "people");
+    work.references[1].target_columns = Some(vec!["id".to_owned(), "tenant".to_owned()]);
+    for (generation, model) in [(1, &projects), (2, &people), (3, &work)] {
+        bench.deploy(generation, model).await;
+    }
+    bench
+        .sql(
+            "insert into gobo_g1.projects values ('a', 1, 'A1'), ('a', 2, 'A2'), ('b', 1, 'B1');
+             insert into gobo_g2.people values ('a', 1, 'Ann'), ('a', 2, 'Al'), ('b', 1, 'Bob');
+             insert into gobo_g3.work values (1, 2, 'a'), (2, 2, 'a'), (1, 1, 'b')",
+        )
+        .await;
+    check(
+        &bench,
+        &[
+            (
+                "people?select=name,projects(name)",
+                json!([
+                    {"name": "Ann", "projects": [{"name": "A2"}]},
+                    {"name": "Al", "projects": [{"name": "A2"}]},
+                    {"name": "Bob", "projects": [{"name": "B1"}]},
+                ]),
+            ),
+            (
+                "projects?select=name,...people(who:name)&people.order=name",
+                json!([
+                    {"name": "A1", "who": []},
+                    {"name": "A2", "who": ["Al", "Ann"]},
+                    {"name": "B1", "who": ["Bob"]},
+                ]),
+            ),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn where_no_hint_tells_the_ways_apart_the_one_between_is_to_be_embedded() {
+    let bench = Bench::new().await;
+    let leagues = model("leagues", "league_id int4", &["league_id"]);
+    let teams = model("teams", "team_id int4, name text", &["team_id"]);
+    let key = ["league_id", "home", "away"];
+    let mut matches = model("matches", "league_id int4, home int4, away int4", &key);
+    refer(&mut matches, "matches_league", &["league_id"], "leagues");
+    refer(&mut matches, "matches_home", &["home"], "teams");
+    refer(&mut matches, "matches_away", &["away"], "teams");
+    for (generation, model) in [(1, &leagues), (2, &teams), (3, &matches)] {
+        bench.deploy(generation, model).await;
+    }
+    let several = bench.get("/read/leagues?select=teams(name)").await;
+    assert_eq!(several.status, 300, "{}", several.body);
+    let hint = "matches(teams!matches_home(*))";
+    assert!(several.body.contains(hint), "{}", several.body);
+    bench.rows(&format!("/read/leagues?select={hint}")).await;
 }

@@ -456,6 +456,27 @@ async fn tests_of_embeds_that_repeat_each_other_are_refused_before_they_multiply
 }
 
 #[tokio::test]
+async fn columns_of_embedded_rows_are_each_read_once_however_deep() {
+    let bench = market().await;
+    let ids: Vec<String> = (0..280).map(|n| format!("a{n}:order_id")).collect();
+    let orders = format!("...orders!buyer({})", ids.join(","));
+    // Were each column read with all the others beside it, these would be millions of subqueries.
+    let two = format!("cities?select=...users({orders})&users.limit=1&users.orders.limit=1");
+    let answer = bench.get(&format!("/read/{two}")).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(answer.json()[0]["a279"], json!([[1]]));
+    let four = format!("cities?select=...users(...users(...users({orders})))");
+    let none = "&users.limit=0&users.users.limit=0&users.users.users.limit=0";
+    let answer = bench.get(&format!("/read/{four}{none}")).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(answer.json()[1]["a0"], json!([]));
+    // They count as rows, and so do the tests within them.
+    is_too_large(&bench, &two.replace("limit=1", "limit=5"), "limit").await;
+    let tested = format!("{two}&users.orders=not.is.null");
+    is_too_large(&bench, &tested, "tested more than").await;
+}
+
+#[tokio::test]
 async fn limits_along_embeds_that_could_give_too_many_rows_are_asked_for() {
     let bench = market().await;
     let select = "cities?select=name,users(user_id,users(user_id,orders!buyer(order_id)))";

@@ -101,7 +101,7 @@ impl Deployer {
         let generation = present.candidate.map_or(present.live, |(id, _)| id);
         transaction
             .execute(
-                "update gobo.generations set hold = $2 where id = $1 and hold <> $2",
+                "update gobo.generations set hold = $2, trouble = null where id = $1 and hold <> $2",
                 &[&generation, &hold],
             )
             .await?;

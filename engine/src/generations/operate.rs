@@ -89,7 +89,7 @@ impl Generations {
         if let Some((candidate, _)) = known.candidate.filter(|_| !from_scratch) {
             transaction
                 .execute(
-                    "update gobo.generations set hold = hold or $2 where id = $1",
+                    "update gobo.generations set hold = hold or $2, trouble = case when not $2 then trouble end where id = $1",
                     &[&candidate, &hold],
                 )
                 .await?;
@@ -260,12 +260,13 @@ impl Generations {
         }
     }
 
-    /// The service may have tried in between, and holds the generation for what it met: whoever asks has to meet that as well.
+    /// The service may have tried in between, and holds the generation for the trouble that it met: whoever asks has to meet
+    /// that as well. One that somebody else holds has no trouble.
     async fn release_again(&self, generation: i64) -> Result<bool, GenerationError> {
         let client = self.pool.get().await?;
         let released = client
             .execute(
-                "update gobo.generations set hold = false, trouble = null where id = $1 and state = 'building' and hold",
+                "update gobo.generations set hold = false, trouble = null where id = $1 and state = 'building' and hold and trouble is not null",
                 &[&generation],
             )
             .await?;

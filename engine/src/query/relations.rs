@@ -20,8 +20,6 @@ pub struct Relation<'m> {
     pub cardinality: Cardinality,
     /// Columns that are equal: those of the one, those of the other.
     pub columns: Vec<(&'m Column, &'m Column)>,
-    /// It is the other one that refers.
-    is_back: bool,
     is_self: bool,
 }
 
@@ -89,7 +87,8 @@ pub fn relations<'m>(
     relations
 }
 
-/// The ways from a read model to others through a third one that refers to both: its key has the columns of both references.
+/// The ways from a read model to others through a third one that refers to both: its key has the columns of both references,
+/// and neither alone is the key.
 fn through<'m>(
     models: &'m ByName,
     from: &'m ReadModel,
@@ -97,7 +96,9 @@ fn through<'m>(
     may_read: &dyn Fn(&str) -> bool,
 ) -> Vec<Way<'m>> {
     let mut ways = Vec::new();
-    for near in direct.iter().filter(|near| near.comes_back()) {
+    let is_near =
+        |near: &&Relation<'m>| !near.is_self && near.cardinality == Cardinality::OneToMany;
+    for near in direct.iter().filter(is_near) {
         let between = &near.target.model;
         for far in &between.references {
             let Some(target) = models.get(&far.target).filter(|_| may_read(&far.target)) else {
@@ -108,6 +109,7 @@ fn through<'m>(
             if is_between
                 && ![&from.name, &between.name].contains(&&far.target)
                 && let Some(relation) = forward(far, between, target)
+                && relation.cardinality == Cardinality::ManyToOne
             {
                 let through = Some(near.clone());
                 ways.push(Way { relation, through });
@@ -135,7 +137,6 @@ fn forward<'m>(
         columns: pairs
             .map(|(&own, theirs)| (&from.columns[own], &target.model.columns[theirs]))
             .collect(),
-        is_back: false,
         is_self: from.name == target.model.name,
     })
 }
@@ -158,17 +159,11 @@ fn backward<'m>(
         columns: pairs
             .map(|(&theirs, own)| (&from.columns[own], &target.model.columns[theirs]))
             .collect(),
-        is_back: true,
         is_self: from.name == target.model.name,
     })
 }
 
 impl Relation<'_> {
-    /// Whether it leads to another read model that refers to this one.
-    fn comes_back(&self) -> bool {
-        self.is_back && !self.is_self
-    }
-
     /// Whether the reference has this name, or this single column on the one side.
     fn is_called(&self, name: &str) -> bool {
         self.reference.name == name || self.own_column() == Some(name)
@@ -301,10 +296,19 @@ pub(super) fn find<'m>(
 
 fn ambiguous(from: &ReadModel, relation: &Name, found: &[Way<'_>]) -> Refusal {
     let shown = shown(&relation.text);
-    let ways: Vec<String> = found
+    let mut ways: Vec<String> = found
         .iter()
         .map(|one| format!("'{}!{}'", one.target(), one.hint()))
         .collect();
+    ways.dedup();
+    // The read model between refers to the other one more than once: no hint tells which reference is meant.
+    if let ([way], [one, ..]) = (&mut ways[..], found) {
+        *way = format!(
+            "'{}({shown}!{}(*))'",
+            one.hint(),
+            one.relation.reference.name
+        );
+    }
     let refusal = Refusal::new(
         "ambiguous_relation",
         format!(

@@ -311,7 +311,7 @@ impl Reader<'_, '_> {
                 return Err(Refusal::new(
                     FORM.code,
                     "a relation has one hint and one join at most",
-                    "write relation!hint!inner(columns), where the hint names a reference or its column",
+                    "write relation!hint!inner(columns), where the hint names a reference, its column, or the read model between",
                 )
                 .at(&name.place));
             }

@@ -238,16 +238,13 @@ fn embedded<'m>(
         return Err(Refusal::new("not_supported", message, hint).at(&embed.relation.place));
     }
     // Each column that becomes the row's own is read by itself.
-    let times = match embed.spread && !is_one {
-        true => plan.select.len() as u64,
-        false => 1,
-    };
+    let times = if embed.spread { plan.select.len() } else { 1 };
     Ok(Embedded {
         name,
         link: link(&way, around)?,
         is_one,
-        most: most(&plan).saturating_mul(times),
-        tests: all_tests(&plan),
+        most: most(&plan).saturating_mul(times as u64),
+        tests: all_tests(&plan).saturating_mul(times),
         plan,
         relation: embed.relation.text.clone(),
         place: embed.relation.place.clone(),

@@ -3,7 +3,7 @@
 
 use super::expression::json;
 use super::{Builder, Lines};
-use crate::query::plan::{Embedded, Expression, Link, Related};
+use crate::query::plan::{Embedded, Expression, Link, Output, Related};
 use crate::read_model::quote;
 
 impl Builder {
@@ -12,24 +12,25 @@ impl Builder {
         let line =
             |builder: &mut Self, members: Vec<(&str, String)>| Lines::Json.line(builder, members);
         if !embedded.is_one {
-            return self.array(alias, embedded, line);
+            return self.array(alias, embedded, &embedded.plan.select, line);
         }
         let (plan, inner) = (&embedded.plan, within(alias));
         let rows = self.rows_of(alias, &inner, embedded);
-        let lines = self.lines_of(plan, &inner, &rows, plan.limit.min(1), line);
+        let lines = self.lines_of(plan, &inner, &rows, plan.limit.min(1), &plan.select, line);
         format!("(select line::json from ({lines}) as {inner}l)")
     }
 
-    /// A JSON array of what `line` makes of each row of an embed.
+    /// A JSON array of what `line` makes of these outputs of each row of an embed.
     fn array(
         &mut self,
         alias: &str,
         embedded: &Embedded<'_>,
+        outputs: &[Output<'_>],
         line: impl FnOnce(&mut Self, Vec<(&str, String)>) -> String,
     ) -> String {
         let (plan, inner) = (&embedded.plan, within(alias));
         let rows = self.rows_of(alias, &inner, embedded);
-        let lines = self.lines_of(plan, &inner, &rows, plan.limit, line);
+        let lines = self.lines_of(plan, &inner, &rows, plan.limit, outputs, line);
         format!(
             "(select ('[' || coalesce(string_agg(line, ','), '') || ']')::json from ({lines}) as {inner}l)"
         )
@@ -41,9 +42,10 @@ impl Builder {
             return "null".to_owned();
         };
         if !embedded.is_one {
-            return self.array(alias, embedded, |_, members| match members.get(index) {
-                Some((_, value)) => json(value),
-                None => "null".to_owned(),
+            // Not the others: each of those may be such an array as well, and so on within it.
+            let outputs = std::slice::from_ref(output);
+            return self.array(alias, embedded, outputs, |_, members| {
+                members.iter().map(|(_, value)| json(value)).collect()
             });
         }
         let inner = within(alias);

@@ -2,7 +2,7 @@
 
 use super::{Builder, Lines, Target};
 use crate::query::parse::{Direction, Nulls};
-use crate::query::plan::{By, Plan, Sort};
+use crate::query::plan::{By, Output, Plan, Sort};
 use crate::read_model::quote;
 
 /// The alias of the read model's own table.
@@ -18,7 +18,7 @@ impl Builder {
             rows.push_str(&format!(" and {after}"));
         }
         let line = |builder: &mut Self, members: Vec<(&str, String)>| lines.line(builder, members);
-        let found = self.lines_of(plan, ROW, &rows, plan.limit + 1, line);
+        let found = self.lines_of(plan, ROW, &rows, plan.limit + 1, &plan.select, line);
         match plan.finds_one() {
             true => self.only(plan, target, lines, &found),
             false => self.all_of(plan, target, lines, &found),
@@ -65,7 +65,8 @@ impl Builder {
     }
 
     /// The lines of the rows that `rows`, a `from` and a `where`, finds under the table alias `t`, in their order, which
-    /// whatever reads this as its only table keeps. `line` makes one of a row's members.
+    /// whatever reads this as its only table keeps. `line` makes one of a row's members, which are those of `outputs`: all,
+    /// or where rows are no groups any of them.
     ///
     /// Inside, the columns of `p`, the page, are `c1`, `c2` ...: first the outputs, then what the order needs besides.
     pub(super) fn lines_of(
@@ -74,12 +75,12 @@ impl Builder {
         t: &str,
         rows: &str,
         limit: u64,
+        outputs: &[Output<'_>],
         line: impl FnOnce(&mut Self, Vec<(&str, String)>) -> String,
     ) -> String {
         let p = format!("{t}p");
         let inner = |index: usize| format!("{p}.c{}", index + 1);
-        let mut columns: Vec<String> = plan
-            .select
+        let mut columns: Vec<String> = outputs
             .iter()
             .map(|output| self.source(t, &output.source))
             .collect();
@@ -102,7 +103,7 @@ impl Builder {
                 }
             })
             .collect();
-        let names = plan.select.iter().enumerate();
+        let names = outputs.iter().enumerate();
         let members = names.map(|(n, output)| (output.name.as_str(), inner(n)));
         let line = line(self, members.collect());
         // Groups have no cursor.

@@ -71,8 +71,13 @@ async fn events(subscription: &mut Subscription, wait: Duration) -> Result<Vec<A
     let deadline = began + wait;
     // Who hardly waits is given what is there all the same.
     let patience = deadline.max(began + CATCHING_UP);
-    let found = timeout_at(patience.into(), subscription.events(deadline)).await;
-    found.unwrap_or_else(|_| Ok(Vec::new()))
+    let Ok(found) = timeout_at(patience.into(), subscription.catch_up()).await else {
+        return Ok(Vec::new());
+    };
+    match found? {
+        events if events.is_empty() => subscription.events(deadline).await,
+        events => Ok(events),
+    }
 }
 
 /// The last event. A `refetch` takes the id away.
