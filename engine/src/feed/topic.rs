@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -17,8 +17,9 @@ use crate::query::sql::Statement;
 
 /// How often it looks without any hint: the generation may be run by another process.
 const LOOK: Duration = Duration::from_millis(25);
-/// After a commit it waits for so long before it looks again, so that many commits are read, and flushed, at once.
-const GATHER: Duration = Duration::from_millis(2);
+/// After commits it waits for as long as they took before it looks again, within these bounds: the busier the machine is, the
+/// more commits are read, and flushed, at once.
+const GATHER: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
 /// How long it waits before it asks a database that did not answer again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Commits that may wait for a query that is asked of the database.
@@ -102,12 +103,13 @@ impl Topic {
                 return;
             }
             commits.borrow_and_update();
-            let pause = match self.look(&hub).await {
-                Ok(0) => LOOK,
-                Ok(_) => GATHER,
+            let began = Instant::now();
+            let (pause, hears) = match self.look(&hub).await {
+                Ok(0) => (LOOK, true),
+                Ok(_) => (began.elapsed().clamp(GATHER.0, GATHER.1), false),
                 Err(error) => {
                     tracing::warn!(read_model = self.read_model, %error, "its changes cannot be read");
-                    PAUSE
+                    (PAUSE, false)
                 }
             };
             tokio::select! {
@@ -115,7 +117,7 @@ impl Topic {
                     self.end(&End::Closed);
                     return;
                 }
-                _ = commits.changed(), if pause == LOOK => {}
+                _ = commits.changed(), if hears => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
