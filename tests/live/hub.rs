@@ -216,16 +216,37 @@ async fn a_commit_between_the_first_read_and_the_seat_is_told() {
 }
 
 #[tokio::test]
+async fn who_begins_while_commits_keep_coming_follows_with_the_others_soon() {
+    let node = Node::new(4, 4).await;
+    let mut subscription = node.follow(EVERYTHING).await;
+    let (mut committed, mut told) = (Vec::new(), Vec::new());
+    // One before each look: never is there nothing to be read.
+    for id in ["1", "2", "3"] {
+        committed.push(node.commit(id).await);
+        told.extend(revisions(&subscription.catch_up().await.unwrap()));
+    }
+    assert!(subscription.has_caught_up());
+    while told.len() < committed.len() {
+        told.push(subscription.next().await.unwrap().revision);
+    }
+    assert_eq!(told, committed);
+}
+
+#[tokio::test]
 async fn a_commit_that_is_read_twice_around_the_seat_is_told_once() {
     for waits in [true, false] {
         let node = Node::new(1, 4).await;
+        let topics = all(&node.topics).await;
         let (caught_up, session) = node.after_the_first_read().await;
-        // The subscriber sits there, and will read the commit by itself too.
-        wait_for_queue(&node.feed, 1).await;
+        wait_for_queue(&node.topics, 1).await;
         let between = node.commit("between").await;
+        drop(topics);
+        // The subscriber sits behind that one, which it has to read by itself; it will read the next one as well.
+        wait_for_queue(&node.feed, 1).await;
+        let twice = node.commit("twice").await;
         drop(session);
         let (mut subscription, told) = caught_up.await.unwrap();
-        assert_eq!(told, [between]);
+        assert_eq!(told, [between, twice]);
         assert!(subscription.catch_up().await.unwrap().is_empty());
         let later = node.commit("later").await;
         let told = match waits {

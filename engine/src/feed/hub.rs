@@ -281,6 +281,8 @@ pub struct Subscription {
     realm: Realm,
     /// Everything up to this revision has been handed out.
     at: i64,
+    /// That was everything there was.
+    is_near: bool,
     joined: Option<Joined>,
 }
 
@@ -288,7 +290,9 @@ pub struct Subscription {
 struct Joined {
     seat: Seat,
     mailbox: Arc<Mailbox>,
-    /// What came before it joined, or while it did, has been read.
+    /// What comes after this revision comes into the mailbox.
+    from: i64,
+    /// What came before has been read.
     is_complete: bool,
 }
 
@@ -309,6 +313,7 @@ impl Subscription {
             question,
             realm,
             at,
+            is_near: false,
             joined: None,
         }
     }
@@ -351,14 +356,19 @@ impl Subscription {
     /// then [`next`](Self::next) waits. Moves the id on. Safe to cancel.
     pub async fn catch_up(&mut self) -> Result<Vec<Arc<Event>>, End> {
         loop {
-            match (self.read_on().await?, &mut self.joined) {
-                (Some(events), _) if events.is_empty() => {}
-                (Some(events), _) => return Ok(events),
-                (None, Some(joined)) => {
+            match &mut self.joined {
+                Some(joined) if joined.from <= self.at => {
                     joined.is_complete = true;
                     return Ok(Vec::new());
                 }
-                (None, None) => self.join().await?,
+                // What is there has been read once. While commits keep coming, there is never nothing more.
+                None if self.is_near => self.join().await?,
+                _ => {
+                    let events = self.read_on().await?;
+                    if !events.is_empty() {
+                        return Ok(events);
+                    }
+                }
             }
         }
     }
@@ -409,8 +419,8 @@ impl Subscription {
         next
     }
 
-    /// What the next commits are to this subscriber; `None` if there are no commits.
-    async fn read_on(&mut self) -> Result<Option<Vec<Arc<Event>>>, End> {
+    /// What the next commits are to this subscriber.
+    async fn read_on(&mut self) -> Result<Vec<Arc<Event>>, End> {
         let shared = &self.hub.shared;
         let turns = match self.question.matcher {
             Some(_) => &shared.catching_up,
@@ -427,9 +437,6 @@ impl Subscription {
         })?;
         let page = page.ok_or(End::Refetch(Reason::Gone))?;
         checked(&self.realm, self.at, &page).map_err(End::Refetch)?;
-        if page.commits.is_empty() {
-            return Ok(None);
-        }
         let mut events = Vec::new();
         let mut at = self.at;
         for commit in page.commits {
@@ -445,13 +452,14 @@ impl Subscription {
         }
         // All that was judged or none: the id of whom this ends for must not pass what was not handed out.
         self.at = at;
-        Ok(Some(events))
+        self.is_near = at == page.revision;
+        Ok(events)
     }
 
     async fn join(&mut self) -> Result<(), End> {
         let mailbox = Arc::new(Mailbox::new(self.hub.shared.bounds.queue_bytes));
         let topic = self.hub.topic(&self.read_model);
-        let seat = Seat::take(
+        let (seat, from) = Seat::take(
             &self.hub,
             topic,
             &self.question,
@@ -463,6 +471,7 @@ impl Subscription {
         self.joined = Some(Joined {
             seat,
             mailbox,
+            from,
             is_complete: false,
         });
         Ok(())

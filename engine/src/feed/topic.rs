@@ -224,7 +224,8 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Sits down in a topic that was entered, as soon as that knows where it is.
+    /// Sits down in a topic that was entered, as soon as that knows where it is. Gives the revision after which everything
+    /// comes into the mailbox.
     pub(super) async fn take(
         hub: &Hub,
         topic: Arc<Topic>,
@@ -232,7 +233,7 @@ impl Seat {
         judges: &Judges,
         realm: &Realm,
         mailbox: Arc<Mailbox>,
-    ) -> Result<Self, End> {
+    ) -> Result<(Self, i64), End> {
         let mut begun = topic.begun.subscribe();
         let mut seat = Self {
             topic,
@@ -255,8 +256,8 @@ impl Seat {
                     }
                 }
             }
-            if seat.sit(question, judges, realm) {
-                return Ok(seat);
+            if let Some(from) = seat.sit(question, judges, realm) {
+                return Ok((seat, from));
             }
         }
     }
@@ -266,11 +267,9 @@ impl Seat {
         self.followed.as_ref().map_or(0, |followed| followed.seen())
     }
 
-    fn sit(&mut self, question: &Question, judges: &Judges, realm: &Realm) -> bool {
+    fn sit(&mut self, question: &Question, judges: &Judges, realm: &Realm) -> Option<i64> {
         let mut state = self.topic.state();
-        let Some((_, at)) = state.at.clone().filter(|(there, _)| there == realm) else {
-            return false;
-        };
+        let (_, at) = state.at.clone().filter(|(there, _)| there == realm)?;
         let entry = state.followed.entry(question.statement.clone());
         let table = entry.or_insert_with(|| {
             let followed = Followed::new(question.clone(), judges.clone(), realm.clone(), at);
@@ -280,7 +279,7 @@ impl Seat {
         });
         table.followed.join(self.mailbox.clone());
         self.followed = Some(table.followed.clone());
-        true
+        Some(at)
     }
 }
 
