@@ -352,7 +352,7 @@ impl Subscription {
         Ok(events)
     }
 
-    /// Looks for the next events: at least one, or none if there is nothing at the moment to be read from the database, and
+    /// Looks for the next events in the database: at least one, or none once whatever comes is handed out by the hub, and
     /// then [`next`](Self::next) waits. Moves the id on. Safe to cancel.
     pub async fn catch_up(&mut self) -> Result<Vec<Arc<Event>>, End> {
         loop {
